@@ -1,0 +1,1 @@
+"""The pipeline: reads the spool, batches per destination and delivers."""

@@ -1,0 +1,1 @@
+"""Destinations: one module each, every one an OpenTelemetry ``SpanExporter``."""

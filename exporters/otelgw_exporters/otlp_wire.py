@@ -1,0 +1,248 @@
+"""Spans as OTLP's ``ExportTraceServiceRequest``: each span is encoded once, requests are put together from the pieces.
+
+That makes splitting a request by size or after a refusal free of any encoding, and a repeated request identical byte
+for byte.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import (
+    AnyValue,
+    ArrayValue,
+    InstrumentationScope,
+    KeyValue,
+    KeyValueList,
+)
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
+
+__all__ = ["EncodedSpan", "Encoder", "assemble", "split", "to_json"]
+
+_INT64 = 1 << 63
+_KINDS = {
+    SpanKind.INTERNAL: Span.SPAN_KIND_INTERNAL,
+    SpanKind.SERVER: Span.SPAN_KIND_SERVER,
+    SpanKind.CLIENT: Span.SPAN_KIND_CLIENT,
+    SpanKind.PRODUCER: Span.SPAN_KIND_PRODUCER,
+    SpanKind.CONSUMER: Span.SPAN_KIND_CONSUMER,
+}
+_CODES = {
+    StatusCode.UNSET: Status.STATUS_CODE_UNSET,
+    StatusCode.OK: Status.STATUS_CODE_OK,
+    StatusCode.ERROR: Status.STATUS_CODE_ERROR,
+}
+_OVERHEAD = 8  # bytes of tag and length around a span, at most
+
+
+class EncodedSpan(NamedTuple):
+    """A span in wire format, with its resource and scope: the wire format of the messages around it, without it."""
+
+    resource: bytes
+    scope: bytes
+    span: bytes
+
+
+class Encoder:
+    """Encodes spans; ``shape`` gives the attributes as the destination reads them."""
+
+    def __init__(self, shape: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        self._shape = shape
+        # By identity, the object kept alive: hashing an SDK resource serialises all of it.
+        self._known: dict[int, tuple[object, bytes]] = {}
+
+    def __call__(self, span: ReadableSpan) -> EncodedSpan:
+        """Return ``span`` in wire format.
+
+        Raises:
+            ValueError, TypeError: the span cannot be expressed in OTLP.
+        """
+        return EncodedSpan(
+            self._once(span.resource, _resource),
+            self._once(span.instrumentation_scope, _scope),
+            _span(span, self._shape(span.attributes or {})),
+        )
+
+    def _once(self, value: Any, encode: Callable[[Any], bytes]) -> bytes:
+        known = self._known.get(id(value))
+        if known is None:
+            if len(self._known) > 1000:
+                self._known.clear()
+            known = self._known[id(value)] = (value, encode(value))
+        return known[1]
+
+
+def split(spans: Sequence[EncodedSpan], max_bytes: int) -> list[Sequence[EncodedSpan]]:
+    """Return runs of ``spans`` whose requests are at most ``max_bytes`` long; a longer span stands alone."""
+    runs: list[Sequence[EncodedSpan]] = []
+    start = size = 0
+    seen: set[tuple[bytes, bytes]] = set()
+    for index, encoded in enumerate(spans):
+        own = len(encoded.span) + _OVERHEAD
+        around = 0 if encoded[:2] in seen else len(encoded.resource) + len(encoded.scope) + 3 * _OVERHEAD
+        if index > start and size + own + around > max_bytes:
+            runs.append(spans[start:index])
+            start, size = index, 0
+            seen.clear()
+            around = len(encoded.resource) + len(encoded.scope) + 3 * _OVERHEAD
+        size += own + around
+        seen.add(encoded[:2])
+    return [*runs, spans[start:]] if start < len(spans) else runs
+
+
+def assemble(spans: Iterable[EncodedSpan]) -> bytes:
+    """Return the ExportTraceServiceRequest of ``spans``, grouped by resource and scope in order of appearance."""
+    resources: dict[bytes, dict[bytes, list[bytes]]] = {}
+    for encoded in spans:
+        resources.setdefault(encoded.resource, {}).setdefault(encoded.scope, []).append(encoded.span)
+    request = bytearray()
+    for resource, scopes in resources.items():
+        groups = bytearray(resource)
+        for scope, members in scopes.items():
+            groups += _field(2, scope + b"".join(_field(2, member) for member in members))
+        request += _field(1, bytes(groups))
+    return bytes(request)
+
+
+def to_json(request: bytes) -> bytes:
+    """Return an assembled request in OTLP's JSON mapping: ids in hex, enums as numbers, 64-bit integers as text."""
+    message = ExportTraceServiceRequest.FromString(request)
+    tree = json_format.MessageToDict(message, use_integers_for_enums=True)
+    for resource in tree.get("resourceSpans", ()):
+        for scope in resource.get("scopeSpans", ()):
+            for span in scope.get("spans", ()):
+                for holder in (span, *span.get("links", ())):
+                    _ids_to_hex(holder)
+    return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _ids_to_hex(holder: dict[str, Any]) -> None:
+    for name in ("traceId", "spanId", "parentSpanId"):
+        if name in holder:
+            holder[name] = base64.b64decode(holder[name]).hex()
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _resource(resource: Any) -> bytes:
+    """The fields of ResourceSpans apart from its scope_spans."""
+    encoded = _field(1, Resource(attributes=_attributes(resource.attributes)).SerializeToString(deterministic=True))
+    return encoded + (_field(3, _utf8(resource.schema_url)) if resource.schema_url else b"")
+
+
+def _scope(scope: Any) -> bytes:
+    """The fields of ScopeSpans apart from its spans."""
+    if scope is None:
+        return _field(1, b"")
+    message = InstrumentationScope(
+        name=_text(scope.name), version=_text(scope.version or ""), attributes=_attributes(scope.attributes or {})
+    )
+    encoded = _field(1, message.SerializeToString(deterministic=True))
+    return encoded + (_field(3, _utf8(scope.schema_url)) if scope.schema_url else b"")
+
+
+def _span(span: ReadableSpan, attributes: Mapping[str, Any]) -> bytes:
+    context = span.get_span_context()
+    if context is None:
+        raise ValueError("the span has no context")
+    message = Span(
+        trace_id=context.trace_id.to_bytes(16, "big"),
+        span_id=context.span_id.to_bytes(8, "big"),
+        trace_state=_text(context.trace_state.to_header()) if context.trace_state else "",
+        name=_text(span.name),
+        kind=_KINDS[span.kind],
+        start_time_unix_nano=span.start_time or 0,
+        end_time_unix_nano=span.end_time or 0,
+        attributes=_attributes(attributes),
+        status=Status(code=_CODES[span.status.status_code], message=_text(span.status.description or "")),
+        dropped_attributes_count=span.dropped_attributes,
+        dropped_events_count=span.dropped_events,
+        dropped_links_count=span.dropped_links,
+        flags=_flags(context, span.parent),
+    )
+    if span.parent is not None:
+        message.parent_span_id = span.parent.span_id.to_bytes(8, "big")
+    for event in span.events:
+        message.events.add(
+            name=_text(event.name),
+            time_unix_nano=event.timestamp,
+            attributes=_attributes(event.attributes or {}),
+            dropped_attributes_count=event.dropped_attributes,
+        )
+    for link in span.links:
+        message.links.add(
+            trace_id=link.context.trace_id.to_bytes(16, "big"),
+            span_id=link.context.span_id.to_bytes(8, "big"),
+            trace_state=_text(link.context.trace_state.to_header()) if link.context.trace_state else "",
+            attributes=_attributes(link.attributes or {}),
+            dropped_attributes_count=link.dropped_attributes,
+            flags=_flags(link.context, link.context),
+        )
+    return message.SerializeToString(deterministic=True)
+
+
+def _flags(context: SpanContext, remote: SpanContext | None) -> int:
+    """The span's W3C trace flags, and whether the context it came from is another process's."""
+    flags = int(context.trace_flags) & SpanFlags.SPAN_FLAGS_TRACE_FLAGS_MASK
+    flags |= SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+    return flags | (SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK if remote is not None and remote.is_remote else 0)
+
+
+def _attributes(attributes: Mapping[str, Any]) -> list[KeyValue]:
+    return [KeyValue(key=_text(key), value=_any(value)) for key, value in attributes.items()]
+
+
+def _any(value: Any) -> AnyValue:
+    if isinstance(value, str):
+        return AnyValue(string_value=_text(value))
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        if -_INT64 <= value < _INT64:
+            return AnyValue(int_value=value)
+        return AnyValue(string_value=str(value))
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    if value is None:
+        return AnyValue()
+    if isinstance(value, bytes):
+        return AnyValue(bytes_value=value)
+    if isinstance(value, Mapping):
+        return AnyValue(kvlist_value=KeyValueList(values=_attributes({str(key): item for key, item in value.items()})))
+    if isinstance(value, Sequence):
+        return AnyValue(array_value=ArrayValue(values=[_any(item) for item in value]))
+    raise TypeError(f"a value of type {type(value).__name__} has no form in OTLP")
+
+
+def _text(value: str) -> str:
+    """Return ``value`` as protobuf takes it: a lone surrogate is no UTF-8."""
+    if value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "replace").decode()
+    return value
+
+
+def _utf8(value: str) -> bytes:
+    return value.encode("utf-8", "replace")

@@ -1,0 +1,57 @@
+"""The composition root of a worker: ``Settings`` in, an ASGI application out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+import otelgw
+from otelgw.config.settings import Settings
+from otelgw.http import health
+from otelgw.http.client import UpstreamTransport
+from otelgw.http.echo import EchoTransport
+from otelgw.http.gateway import Gateway, Spool
+from otelgw.http.openapi import document
+
+__all__ = ["build"]
+
+
+def build(
+    settings: Settings,
+    spool: Spool | None = None,
+    transports: Mapping[str, httpx.AsyncBaseTransport] | None = None,
+) -> Gateway:
+    """Return the gateway of one worker; ``transports`` replaces what stands behind "http" and "echo"."""
+    standing: dict[str, httpx.AsyncBaseTransport] = {"echo": EchoTransport()}
+    if transports is None or "http" not in transports:
+        standing["http"] = UpstreamTransport(settings.limits, proxies=settings.proxies)
+    standing.update(transports or {})
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        for transport in standing.values():
+            await transport.aclose()
+
+    async def describe(_: Request) -> Response:
+        return JSONResponse(document(settings))
+
+    local = Starlette(
+        routes=[
+            *(Route(path, health.alive) for path in ("/health/liveliness", "/health/liveness")),
+            Route("/health/readiness", health.readiness),
+            Route("/health", health.overview),
+            Route("/openapi.json", describe),
+        ],
+        lifespan=lifespan,
+    )
+    gateway = Gateway(settings, spool, standing, local)
+    local.state.gateway = gateway
+    local.state.version = otelgw.__version__
+    return gateway

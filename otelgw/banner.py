@@ -1,0 +1,48 @@
+"""The lines that a started gateway prints: where it is, what it does, and a call to try."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import msgspec
+
+import otelgw
+from otelgw.config.settings import Settings
+
+__all__ = ["start"]
+
+
+def _short(path: str) -> str:
+    home = str(Path.home())
+    return "~" + path[len(home) :] if path.startswith(home + "/") else path
+
+
+def start(settings: Settings) -> str:
+    """Return the start line, warnings, and a curl line to paste."""
+    server = settings.server
+    scheme = "https" if server.certfile else "http"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    url = f"{scheme}://{host}:{server.port}"
+    models = sorted({deployment.alias for deployment in settings.deployments})
+    shown = ", ".join(models[:8]) + (f" and {len(models) - 8} more" if len(models) > 8 else "")
+    destinations = ", ".join(destination.name for destination in settings.destinations) or "none"
+    auth = "master key" if settings.auth.master_key_sha256 else "off (loopback only)"
+    if server.allow_open and not settings.auth.master_key_sha256:
+        auth = "off (open to everybody)"
+    content = "on" if settings.tracing.content else "off"
+    lines = [
+        f"otelgw {otelgw.__version__}  {url}  models: {shown or 'none'}  destinations: {destinations}  auth: {auth}  "
+        f"content: {content}  state: {_short(settings.state_dir)}"
+    ]
+    lines += [f"warning: {warning}" for warning in settings.warnings]
+    example = next((model for model in models if "*" not in model), None)
+    if example is not None:
+        lines.append(f"try:  {_curl(url, example, bool(settings.auth.master_key_sha256))}")
+    return "\n".join(lines) + "\n"
+
+
+def _curl(url: str, model: str, key: bool) -> str:
+    body = msgspec.json.encode({"model": model, "messages": [{"role": "user", "content": "hello"}]}).decode()
+    header = " -H 'Authorization: Bearer $OTELGW_KEY'".replace("'", '"') if key else ""
+    return f"curl -s {url}/v1/chat/completions{header} -d {shlex.quote(body)}"

@@ -1,0 +1,1 @@
+"""Configuration: LiteLLM's YAML and the ``otelgw:`` section, resolved into one frozen ``Settings``."""

@@ -1,0 +1,114 @@
+"""The command line's flags as a table: the parser, the variables, the completions and the reference page read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["COMMANDS", "FLAGS", "Command", "Flag", "Flags"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag: ``names`` are its spellings, the first is shown; ``kind`` is text, path, integer, choice or switch."""
+
+    name: str
+    names: tuple[str, ...]
+    variable: str
+    help: str
+    kind: str = "text"
+    choices: tuple[str, ...] = ()
+    default: str = ""
+    commands: tuple[str, ...] = ("serve",)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    name: str
+    help: str
+    argument: str = ""
+    choices: tuple[str, ...] = ()
+    optional: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What the command line said; None where it said nothing, so that the variable and then the file decide."""
+
+    config: str | None = None
+    host: str | None = None
+    port: int | None = None
+    workers: int | None = None
+    server: str | None = None
+    debug: bool | None = None
+    detailed_debug: bool | None = None
+    allow_open: bool | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return [item.name for item in fields(cls)]
+
+
+_CONFIGURED = ("serve", "check", "models")
+_BOUND = ("serve", "check")
+
+FLAGS: tuple[Flag, ...] = (
+    Flag("config", ("--config", "-c", "-config"), "OTELGW_CONFIG", "the config file", "path", commands=_CONFIGURED),
+    Flag("host", ("--host",), "OTELGW_HOST", "the address to listen on", default="127.0.0.1", commands=_BOUND),
+    Flag("port", ("--port",), "OTELGW_PORT", "the port to listen on", "integer", default="4000", commands=_BOUND),
+    Flag("workers", ("--workers",), "OTELGW_WORKERS", "worker processes", "integer", default="1"),
+    Flag(
+        "server",
+        ("--server",),
+        "OTELGW_SERVER",
+        "the HTTP server for callers; uvicorn needs the extra otelgw[uvicorn]",
+        "choice",
+        ("hypercorn", "uvicorn"),
+        "hypercorn",
+    ),
+    Flag("debug", ("--debug",), "OTELGW_DEBUG", "log at debug level", "switch"),
+    Flag(
+        "detailed_debug",
+        ("--detailed-debug", "--detailed_debug"),
+        "OTELGW_DETAILED_DEBUG",
+        "log at debug level, libraries too",
+        "switch",
+    ),
+    Flag(
+        "allow_open",
+        ("--allow-open",),
+        "OTELGW_ALLOW_OPEN",
+        "listen beyond loopback without a master_key: anybody who reaches the port can spend your tokens",
+        "switch",
+        commands=_BOUND,
+    ),
+    Flag("ssl_certfile", ("--ssl-certfile",), "OTELGW_SSL_CERTFILE", "TLS certificate chain, PEM", "path"),
+    Flag("ssl_keyfile", ("--ssl-keyfile",), "OTELGW_SSL_KEYFILE", "TLS private key, PEM", "path"),
+    Flag(
+        "strict",
+        ("--strict",),
+        "OTELGW_STRICT",
+        "count unknown keys, unavailable destinations and missing keys as errors",
+        "switch",
+        commands=("check",),
+    ),
+    Flag("host", ("--host",), "OTELGW_HOST", "the gateway's address", default="127.0.0.1", commands=("test",)),
+    Flag("port", ("--port",), "OTELGW_PORT", "the gateway's port", "integer", default="4000", commands=("test",)),
+    Flag("url", ("--url",), "OTELGW_URL", "the gateway's URL, instead of host and port", commands=("test",)),
+    Flag("key", ("--key",), "OTELGW_KEY", "the key to call it with", commands=("test",)),
+    Flag("model", ("--model",), "OTELGW_MODEL", "the model to ask; else the first of /v1/models", commands=("test",)),
+    Flag("message", ("--message",), "OTELGW_MESSAGE", "what to say", default="hello", commands=("test",)),
+    Flag("stream", ("--stream",), "OTELGW_STREAM", "ask for a stream", "switch", commands=("test",)),
+    Flag("timeout", ("--timeout",), "OTELGW_TIMEOUT", "seconds to wait", "integer", default="60", commands=("test",)),
+)
+
+COMMANDS: tuple[Command, ...] = (
+    Command("serve", "run the gateway; also what happens without a command"),
+    Command("check", "read the config and show every problem at once, without starting anything"),
+    Command("test", "send one request to a running gateway and print the answer, the trace id and the headers"),
+    Command("models", "list the models of the config, their providers and prices"),
+    Command("destinations", "list the destinations, or show one with its options and variables", "name"),
+    Command("schema", "print the JSON Schema of the config file"),
+    Command("completion", "print the completion script of a shell", "shell", ("bash", "zsh", "fish"), optional=False),
+)

@@ -1,0 +1,294 @@
+"""The ``otelgw:`` section of the config file: what LiteLLM's YAML has no word for.
+
+An unknown key is an error. The descriptions are the reference page's and the JSON Schema's. Values that are not given
+stay unset in pydantic's sense, so that the environment can speak before the default does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from otelgw.config.settings import Limits, Server, Timeouts, Tracing
+
+__all__ = [
+    "AuthSection",
+    "CaptureHeaders",
+    "DestinationSection",
+    "LimitsSection",
+    "OtelgwSection",
+    "Section",
+    "ServerSection",
+    "TimeoutsSection",
+    "names_list",
+]
+
+_SERVER, _TIMEOUTS, _LIMITS, _TRACING = Server(), Timeouts(), Limits(), Tracing()
+
+DAY = 86_400.0
+
+
+def names_list(value: Any) -> Any:
+    """Read ``a, b`` or one bare name where a list of names is expected."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _off(value: Any) -> Any:
+    """YAML reads a bare ``off`` as a boolean."""
+    return "off" if value is False else value
+
+
+def _none(value: Any) -> Any:
+    """``none`` is the way to write an empty list in the standard variables."""
+    return [] if value == ["none"] else value
+
+
+Names = Annotated[list[str], BeforeValidator(names_list)]
+HeaderNames = Annotated[
+    list[Annotated[str, Field(pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$")]], BeforeValidator(names_list)
+]
+Seconds = Annotated[float, Field(gt=0, le=DAY)]
+Bytes = Annotated[int, Field(gt=0, le=2**40)]
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A part of the config file: unknown keys are errors and no value shows up in an error message."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        protected_namespaces=(),
+    )
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        return list(cls.model_fields)
+
+    @classmethod
+    def every_key(cls) -> set[str]:
+        """Return the keys of this section and of those below it, for did-you-mean."""
+        found = set(cls.model_fields)
+        for field in cls.model_fields.values():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                found |= field.annotation.every_key()
+        return found
+
+
+class ServerSection(Section):
+    """How callers reach the gateway. A flag or its ``OTELGW_*`` variable wins over the file."""
+
+    host: str = Field(
+        default=_SERVER.host,
+        description="The address to listen on. Beyond loopback a `master_key` is required.",
+    )
+    port: Port = Field(default=_SERVER.port, description="The port to listen on.")
+    workers: Annotated[int, Field(ge=1, le=1024)] = Field(default=_SERVER.workers, description="Worker processes.")
+    kind: Literal["hypercorn", "uvicorn"] = Field(
+        default="hypercorn",
+        description="The HTTP server. `uvicorn` needs the extra `otelgw[uvicorn]` and has no HTTP/2.",
+    )
+    ssl_certfile: str | None = Field(
+        default=None,
+        description="TLS certificate chain in PEM, relative to the config file.",
+    )
+    ssl_keyfile: str | None = Field(default=None, description="TLS private key in PEM, relative to the config file.")
+    h2c: Annotated[Literal["prior_knowledge", "upgrade", "off"], BeforeValidator(_off)] = Field(
+        default="prior_knowledge",
+        description="HTTP/2 without TLS: by prior knowledge, also by `Upgrade: h2c`, or not at all.",
+    )
+    drain: Annotated[float, Field(ge=0, le=DAY)] = Field(
+        default=_SERVER.drain, description="Seconds that requests in flight have to finish after SIGTERM."
+    )
+    keep_alive: Seconds = Field(
+        default=_SERVER.keep_alive,
+        description="Seconds that an idle connection of a caller is kept.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="The gateway's own log.",
+    )
+    log_json: bool = Field(default=_SERVER.log_json, description="Log JSON lines also on a terminal.")
+    allow_open: bool = Field(
+        default=_SERVER.allow_open,
+        description="Listen beyond loopback without a `master_key`: anybody can spend your tokens.",
+    )
+
+
+class TimeoutsSection(Section):
+    """Timeouts of a call to an upstream, in seconds."""
+
+    connect: Seconds = Field(default=_TIMEOUTS.connect, description="DNS, TCP and TLS together.")
+    first_byte: Seconds = Field(
+        default=_TIMEOUTS.first_byte,
+        description="From the request sent to the answer's first byte.",
+    )
+    idle: Seconds = Field(default=_TIMEOUTS.idle, description="Between two pieces of an answer.")
+    total: Seconds = Field(
+        default=_TIMEOUTS.total,
+        description="From the start of an attempt to the answer's last byte.",
+    )
+
+
+class LimitsSection(Section):
+    """Bounds that keep one caller or upstream from taking everything. Bytes unless said otherwise."""
+
+    body: Bytes = Field(default=_LIMITS.body, description="Request body.")
+    file_body: Bytes = Field(
+        default=_LIMITS.file_body,
+        description="Request body of file uploads, audio and image edits.",
+    )
+    headers: Annotated[int, Field(ge=1024, le=2**24)] = Field(
+        default=_LIMITS.headers,
+        description="Request headers together.",
+    )
+    hold: Annotated[int, Field(ge=0, le=2**30)] = Field(
+        default=_LIMITS.hold, description="A non-streamed JSON answer up to this size is held until it is complete."
+    )
+    capture: Annotated[int, Field(ge=0, le=2**30)] = Field(
+        default=_LIMITS.capture, description="Captured of each body; of a longer one its head and tail."
+    )
+    capture_memory: Bytes = Field(default=_LIMITS.capture_memory, description="All captures in flight in one worker.")
+    request_body_idle: Seconds = Field(
+        default=_LIMITS.request_body_idle, description="Seconds without a byte after which a request body is cut."
+    )
+    request_body_rate: Annotated[int, Field(ge=0, le=2**30)] = Field(
+        default=_LIMITS.request_body_rate, description="Bytes a second that a request body must reach; 0 is no bound."
+    )
+    upstream_connections: Count = Field(
+        default=_LIMITS.upstream_connections, description="Connections to one upstream origin from one worker."
+    )
+    upstream_keepalive: Annotated[float, Field(ge=0, le=DAY)] = Field(
+        default=_LIMITS.upstream_keepalive, description="Seconds that an idle connection to an upstream is kept."
+    )
+    h2_streams: Count = Field(default=_LIMITS.h2_streams, description="Concurrent streams on one HTTP/2 connection.")
+    h2_resets: Count = Field(
+        default=_LIMITS.h2_resets,
+        description="Resets within `h2_reset_window` that close a connection.",
+    )
+    h2_reset_window: Seconds = Field(default=_LIMITS.h2_reset_window, description="Seconds.")
+
+
+class AuthSection(Section):
+    """Besides ``general_settings.master_key``."""
+
+    allowed_hosts: Names = Field(
+        default_factory=list,
+        description="Host names that callers may use where no `master_key` is set, besides loopback names and the "
+        "bound address.",
+    )
+
+
+class CaptureHeaders(Section):
+    """Header names to record on spans, one list for each direction. Headers with credentials are never recorded."""
+
+    request: HeaderNames = Field(default_factory=list, description="Callers' request headers.")
+    response: HeaderNames = Field(default_factory=list, description="Headers of answers to callers.")
+    upstream_request: HeaderNames = Field(default_factory=list, description="Request headers sent upstream.")
+    upstream_response: HeaderNames = Field(default_factory=list, description="Upstreams' answer headers.")
+
+
+class DestinationSection(Section):
+    """One destination: these keys and the destination's own options (``otelgw destinations NAME`` lists them)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+(/[A-Za-z0-9_.\-]+)?$")] = Field(
+        description="`type` or `type/name`, such as `otlp_grpc/backend1`."
+    )
+    on: Literal["all", "success", "failure"] = Field(default="all", description="Which requests are sent there.")
+    content: bool = Field(default=True, description="`false` withholds prompts and answers from this destination.")
+    sampling: Literal["all", "parent"] = Field(
+        default="all",
+        description="`parent` obeys the sampler and the caller's sampled flag; `all` gets every request. The default "
+        "is `parent` where a sampler is set.",
+    )
+    redact_user_api_key_info: bool = Field(
+        default=False, description="Leave out who called: the key's hash and alias, user, team."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def type(self) -> str:
+        return self.name.partition("/")[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class OtelgwSection(Section):
+    """The section ``otelgw:``."""
+
+    state_dir: str | None = Field(
+        default=None,
+        description="Where the spool and the pipeline's state are kept, relative to the config file. Default: "
+        "`OTELGW_STATE_DIR`, `$STATE_DIRECTORY`, then `${XDG_STATE_HOME:-~/.local/state}/otelgw/<port>`.",
+    )
+    server: ServerSection = Field(default=ServerSection(), description="How callers reach the gateway.")
+    timeouts: TimeoutsSection = Field(default=TimeoutsSection(), description="Of calls to upstreams, seconds.")
+    limits: LimitsSection = Field(default=LimitsSection(), description="Bounds on sizes, rates and counts.")
+    auth: AuthSection = Field(default=AuthSection(), description="Besides `general_settings.master_key`.")
+    destinations: list[DestinationSection] = Field(
+        default_factory=list, description="Where spans go, besides LiteLLM's callbacks; any number."
+    )
+    content: bool = Field(
+        default=True,
+        description="`false` records no prompts and answers anywhere, as `turn_off_message_logging: true` does.",
+    )
+    service_name: str | None = Field(default=None, description="The resource's `service.name`. Default: `otelgw`.")
+    resource: dict[str, str] = Field(default_factory=dict, description="Further resource attributes.")
+    tracer_name: str | None = Field(
+        default=None,
+        description="The name of the instrumentation scope. Default: `otelgw`.",
+    )
+    propagators: Annotated[
+        list[Literal["tracecontext", "baggage", "b3", "b3multi"]], BeforeValidator(_none), BeforeValidator(names_list)
+    ] = Field(
+        default=list(_TRACING.propagators),  # type: ignore[arg-type]
+        description="Formats in which a caller's trace context is read; W3C wins. `none` reads none.",
+    )
+    trust: Literal["continue", "link", "ignore"] = Field(
+        default="continue",
+        description="What a caller's trace context is worth: continue its trace, link to it, or ignore it.",
+    )
+    baggage: Names = Field(
+        default_factory=list, description="Keys of the caller's baggage that are recorded; no others are read."
+    )
+    capture_headers: CaptureHeaders = Field(default=CaptureHeaders(), description="Headers to record on spans.")
+    sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = Field(default="parentbased_always_on", description="The sampler; destinations with `sampling: parent` obey it.")
+    sampler_ratio: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="The ratio of `traceidratio`.")
+    attribute_count_limit: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Attributes a span.")
+    attribute_length_limit: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Characters a value.")
+    forward_metadata: bool = Field(
+        default=False, description="Send the body's `metadata` upstream; it is for the gateway's spans otherwise."
+    )
+
+    @field_validator("destinations")
+    @classmethod
+    def _one_name_each(cls, value: list[DestinationSection]) -> list[DestinationSection]:
+        seen = set[str]()
+        for destination in value:
+            if destination.name in seen:
+                raise ValueError(
+                    f"two destinations are called {destination.name}; name them apart, as in {destination.type}/second"
+                )
+            seen.add(destination.name)
+        return value

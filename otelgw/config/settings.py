@@ -1,0 +1,179 @@
+"""The resolved configuration: frozen, picklable, complete. Nothing below the config room reads YAML or the environment.
+
+The master loads the config once and hands one ``Settings`` to every worker and to the pipeline, so that all of them
+run on the same configuration, also while the file is being edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from otelgw.tracing.record import Price
+
+__all__ = [
+    "Auth",
+    "Deployment",
+    "Destination",
+    "Limits",
+    "Server",
+    "Settings",
+    "Timeouts",
+    "Tracing",
+]
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. ``total`` covers an attempt from its start to the last byte."""
+
+    connect: float = 10.0
+    first_byte: float = 600.0
+    idle: float = 300.0
+    total: float = 6000.0
+    stream_first_byte: float | None = None  # replaces first_byte for a streamed answer
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes unless said otherwise."""
+
+    body: int = 50 * 1024 * 1024
+    file_body: int = 512 * 1024 * 1024
+    headers: int = 64 * 1024
+    hold: int = 1024 * 1024  # a non-streamed JSON answer up to this size is held until complete
+    capture: int = 1024 * 1024  # of each body, each way
+    capture_memory: int = 256 * 1024 * 1024  # of all captures in flight in one worker
+    request_body_idle: float = 30.0  # seconds without a byte of the request body
+    request_body_rate: int = 1024  # bytes a second that a request body must reach after the idle time has passed
+    upstream_connections: int = 1000  # per origin and worker
+    upstream_keepalive: float = 4.0  # seconds an idle upstream connection is kept
+    h2_streams: int = 100
+    h2_resets: int = 200  # within h2_reset_window seconds closes the connection
+    h2_reset_window: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One row of ``model_list``, ready to be called.
+
+    ``urls`` maps an operation route ("chat/completions", "embeddings", …) to the full upstream URL; a pass-through
+    path without an entry is joined to ``base_url``. ``auth`` holds complete header values and is never logged.
+    """
+
+    id: str
+    alias: str
+    provider: str  # row name in otelgw.providers
+    otel_provider: str  # gen_ai.provider.name
+    model: str  # the name sent upstream
+    base_url: str
+    urls: Mapping[str, str] = field(default_factory=dict)
+    query: str = ""
+    auth: RawHeaders = field(default=(), repr=False)
+    headers: RawHeaders = field(default=(), repr=False)
+    transport: str = "http"  # "http", or "echo": answered in process
+    stream_usage: str = "inject"  # or "as_is"
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # default fields of the upstream body
+    timeouts: Timeouts = Timeouts()
+    retries: int = 0  # further attempts after 408, 409, 429, 5xx or a failed connection, before any byte goes out
+    forward_trace: tuple[str, ...] = ()  # of "tracecontext", "b3", "b3multi", "baggage"
+    forward_client_headers: bool = False
+    forward_metadata: bool = False
+    mock_response: str | None = None
+    price: Price | None = None
+    allow_client_params: tuple[str, ...] = ()
+    rpm: int | None = None
+    tpm: int | None = None
+    content: bool = True  # False: turn_off_message_logging for this model
+    model_info: Mapping[str, Any] = field(default_factory=dict)
+    listed: bool = True  # False: a bare-name pattern (`gpt-*`) beside `provider/*`, left out of /v1/models
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One destination instance, named ``type/name`` (or ``type``).
+
+    ``options`` are the destination's own, resolved (no ``os.environ/`` references left); secrets among them, so the
+    repr leaves them out. ``on`` is "all", "success" or "failure". ``sampling`` is "all" or "parent".
+    """
+
+    name: str
+    type: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    on: str = "all"
+    content: bool = True
+    sampling: str = "all"
+    semconv: str = "otel"
+    redact_user_api_key_info: bool = False  # who called (key hash and alias, user, team) is left out
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """``master_key_sha256`` is empty when no master key is set: then any or no key is accepted."""
+
+    master_key_sha256: str = field(default="", repr=False)
+    cors_allow_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()  # besides loopback names and the bound address
+    forward_client_headers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Resource, propagation and span limits, from the standard ``OTEL_*`` variables and the config."""
+
+    service_name: str = "otelgw"
+    resource: Mapping[str, str] = field(default_factory=dict)
+    tracer_name: str = "otelgw"
+    propagators: tuple[str, ...] = ("tracecontext", "baggage", "b3", "b3multi")
+    trust: str = "continue"  # or "link", "ignore": what a caller's trace context is worth
+    baggage_allow: tuple[str, ...] = ()
+    sampler: str = "parentbased_always_on"
+    sampler_ratio: float = 1.0
+    attribute_count_limit: int | None = None
+    attribute_length_limit: int | None = None
+    capture_request_headers: tuple[str, ...] = ()  # lower case; caller's headers onto the SERVER span
+    capture_response_headers: tuple[str, ...] = ()
+    capture_upstream_request_headers: tuple[str, ...] = ()  # onto the attempt span
+    capture_upstream_response_headers: tuple[str, ...] = ()
+    content: bool = True
+    disabled: bool = False  # OTEL_SDK_DISABLED, or no destination at all: no record is written
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How callers reach the gateway. Times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 4000
+    workers: int = 1
+    kind: str = "hypercorn"  # or "uvicorn"
+    certfile: str | None = None
+    keyfile: str | None = None
+    h2c: str = "prior_knowledge"  # or "upgrade" (also by Upgrade: h2c), "off"
+    drain: float = 30.0
+    keep_alive: float = 75.0
+    log_level: str = "info"
+    log_json: bool = False
+    allow_open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a worker or the pipeline needs."""
+
+    server: Server = Server()
+    state_dir: str = ""
+    deployments: tuple[Deployment, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+    auth: Auth = Auth()
+    tracing: Tracing = Tracing()
+    limits: Limits = Limits()
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)  # HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY
+    pass_through: tuple[str, ...] = ()  # of "files", "batches", "uploads", "vector_stores", "fine_tuning"
+    source: str = ""  # the config file's path, for messages
+    warnings: tuple[str, ...] = ()  # shown at start
+    ignored: tuple[str, ...] = ()  # known keys without effect here, shown by `otelgw check`
+    not_enforced: tuple[str, ...] = ()  # accepted, not yet enforced: rpm and tpm of a deployment

@@ -1,0 +1,1 @@
+"""Wire formats, sans-IO: request and answer bytes in, span facts out."""

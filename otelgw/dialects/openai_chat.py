@@ -1,0 +1,173 @@
+"""OpenAI's Chat Completions, also as vLLM, Ollama, Groq, Mistral, OpenRouter, Azure and many others speak it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from otelgw.dialects import document, labels, parts, sse, tools
+from otelgw.dialects.choices import UNREAD, assistant_parts, finish_reason, in_order, output_message, reasons_of
+from otelgw.dialects.deltas import StreamedChoices
+from otelgw.dialects.facts import NOTHING, Facts, Usage
+from otelgw.dialects.failure import NO_FAILURE, Failure, read_failure
+from otelgw.dialects.fields import (
+    Table,
+    choice_count,
+    count,
+    flag,
+    integer,
+    mapping,
+    mappings,
+    number,
+    response_table,
+    string,
+    strings,
+    taken,
+)
+from otelgw.dialects.usage import read_usage
+from otelgw_exporters import semconv
+
+__all__ = ["SAMPLING", "read_request", "read_response"]
+
+SAMPLING: Table = (
+    ("model", semconv.GEN_AI_REQUEST_MODEL, string),
+    ("max_tokens", semconv.GEN_AI_REQUEST_MAX_TOKENS, count),
+    ("temperature", semconv.GEN_AI_REQUEST_TEMPERATURE, number),
+    ("top_p", semconv.GEN_AI_REQUEST_TOP_P, number),
+    ("top_k", semconv.GEN_AI_REQUEST_TOP_K, integer),  # vLLM, Ollama; OpenAI's top_logprobs is another thing
+    ("frequency_penalty", semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY, number),
+    ("presence_penalty", semconv.GEN_AI_REQUEST_PRESENCE_PENALTY, number),
+    ("stop", semconv.GEN_AI_REQUEST_STOP_SEQUENCES, strings),
+    ("seed", semconv.GEN_AI_REQUEST_SEED, integer),
+    ("n", semconv.GEN_AI_REQUEST_CHOICE_COUNT, choice_count),
+    ("stream", semconv.GEN_AI_REQUEST_STREAM, flag),
+    ("service_tier", semconv.OPENAI_REQUEST_SERVICE_TIER, string),
+)
+"""The fields that Chat Completions and Completions share."""
+
+_REQUEST: Table = (
+    *SAMPLING,
+    ("max_completion_tokens", semconv.GEN_AI_REQUEST_MAX_TOKENS, count),
+    ("reasoning_effort", semconv.GEN_AI_REQUEST_REASONING_LEVEL, string),
+)
+_OUTPUT_TYPES = {"text": "text", "json_object": "json", "json_schema": "json"}
+_TOOL_ROLES = ("tool", "function")
+
+
+def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:
+    """Return the parameters and messages of a request; of a cut one, those of its head and the parameters of ``tail``."""
+    request, whole = document.load(body, tail)
+    if not isinstance(request, dict):
+        return NOTHING
+    attributes = taken(request, _REQUEST)
+    attributes[semconv.OPENAI_API_TYPE] = "chat_completions"
+    effort = string(mapping(request.get("reasoning")).get("effort"))
+    if effort:
+        attributes[semconv.GEN_AI_REQUEST_REASONING_LEVEL] = effort
+    output_type = _output_type(request)
+    if output_type:
+        attributes[semconv.GEN_AI_OUTPUT_TYPE] = output_type
+    attributes |= labels.from_request(request)
+    content = {
+        semconv.GEN_AI_INPUT_MESSAGES: [_input_message(message) for message in mappings(request.get("messages"))],
+        semconv.GEN_AI_TOOL_DEFINITIONS: tools.definitions(request),
+    }
+    return Facts(attributes, {key: value for key, value in content.items() if value}, complete=whole)
+
+
+def _output_type(request: dict[str, Any]) -> str | None:
+    modalities = request.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        return "speech"
+    kind = string(mapping(request.get("response_format")).get("type"))
+    return _OUTPUT_TYPES.get(kind) if kind else None
+
+
+def _input_message(message: dict[str, Any]) -> dict[str, Any]:
+    role = string(message.get("role")) or "user"
+    if role in _TOOL_ROLES:
+        found = [parts.tool_response(message.get("tool_call_id"), _tool_result(message.get("content")))]
+    elif role == "assistant":
+        found = assistant_parts(message)
+    else:
+        found = parts.from_content(message.get("content"))
+    read: dict[str, Any] = {"role": "tool" if role == "function" else role, "parts": found}
+    name = string(message.get("name"))
+    if name:
+        read["name"] = name
+    return read
+
+
+def _tool_result(content: Any) -> Any:
+    return parts.from_content(content) if isinstance(content, list) else content
+
+
+def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes = b"") -> Facts:
+    """Return what an answer says of itself, and its messages; of a stream, its deltas merged."""
+    if sse.is_stream(content_type, stream):
+        return _read_stream(body, tail)
+    answer, whole = document.load(body, tail)
+    failure = read_failure(answer)
+    if not isinstance(answer, dict):
+        return Facts(error_type=failure.type, error_message=failure.message, complete=whole)
+    attributes = taken(answer, response_table)
+    choices = in_order(answer.get("choices"))
+    reasons = reasons_of(choices, tail)
+    if choices and UNREAD not in reasons:
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = reasons
+    messages = [output_message(choice.get("message"), reason) for choice, reason in zip(choices, reasons, strict=True)]
+    return Facts(
+        attributes,
+        {semconv.GEN_AI_OUTPUT_MESSAGES: messages} if messages else {},
+        read_usage(answer.get("usage")),
+        failure.type,
+        failure.message,
+        complete=whole,
+    )
+
+
+def _read_stream(body: bytes, tail: bytes) -> Facts:
+    attributes: dict[str, Any] = {}
+    choices = StreamedChoices()
+    usage: Usage | None = None
+    failure = NO_FAILURE
+    done = False
+    for event in sse.events(body, tail):
+        if event.data == sse.DONE:
+            done = True
+            continue
+        chunk = document.value_of(event.data)
+        if event.type == b"error" or (isinstance(chunk, dict) and chunk.get("error")):
+            failure = failure if failure.type else _failure_in(event, chunk)
+        if not isinstance(chunk, dict):
+            continue
+        for name, attribute, reader in response_table:
+            # What names the answer is told by its first chunk that knows it: Azure's very first has empty names.
+            if attribute not in attributes and reader(chunk.get(name)):
+                attributes[attribute] = chunk[name]
+        usage = read_usage(chunk.get("usage") or mapping(chunk.get("x_groq")).get("usage")) or usage
+        for position, given in enumerate(mappings(chunk.get("choices"))):
+            choice = choices.at(given, position)
+            choice.add(mapping(given.get("delta")))
+            choice.finish_reason = given.get("finish_reason") or choice.finish_reason
+    found = choices.in_order()
+    if found:
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = [finish_reason(choice.finish_reason) for choice in found]
+    messages = [output_message(choice.message(), choice.finish_reason) for choice in found]
+    ended = done or (bool(found) and all(choice.finish_reason for choice in found))
+    return Facts(
+        attributes,
+        {semconv.GEN_AI_OUTPUT_MESSAGES: messages} if messages else {},
+        usage,
+        failure.type,
+        failure.message,
+        complete=ended,
+    )
+
+
+def _failure_in(event: sse.Event, chunk: Any) -> Failure:
+    found = read_failure(chunk)
+    if found.type:
+        return found
+    return Failure("_OTHER", event.data[:1024].decode("utf-8", "replace"))
+
+

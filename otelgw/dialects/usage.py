@@ -1,0 +1,78 @@
+"""Token counts in the shapes of OpenAI and of those that imitate it.
+
+Providers differ in what their totals include. ``Usage`` follows the conventions: input includes cached tokens, output
+includes reasoning tokens. Where a provider's own numbers show that they do not add up that way (xAI counts reasoning
+beside the completion, Gemini's endpoint counts thinking in the total only), its total decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from otelgw.dialects.facts import Usage
+from otelgw.dialects.fields import count, mapping, number
+
+__all__ = ["read_usage"]
+
+
+def read_usage(value: Any) -> Usage | None:
+    """Return the token counts in a ``usage`` object; None where it reports none."""
+    if not isinstance(value, dict):
+        return None
+    given = _first(value, "prompt_tokens", "input_tokens")
+    made = _first(value, "completion_tokens", "output_tokens")
+    total = count(value.get("total_tokens"))
+    put = mapping(value.get("prompt_tokens_details")) or mapping(value.get("input_tokens_details"))
+    got = mapping(value.get("completion_tokens_details")) or mapping(value.get("output_tokens_details"))
+    read = _first(put, "cached_tokens")
+    if read is None:
+        read = _first(value, "prompt_cache_hit_tokens", "cache_read_input_tokens")
+    written = _first(put, "cache_write_tokens", "cache_creation_tokens")
+    if written is None:
+        written = _first(value, "cache_creation_input_tokens")
+    given, made = _inclusive(given, made, total, (read or 0) + (written or 0))
+    usage = Usage(
+        input=given,
+        output=made,
+        cache_read=read,
+        cache_write=written,
+        reasoning=_first(got, "reasoning_tokens"),
+        audio_input=_first(put, "audio_tokens"),
+        audio_output=_first(got, "audio_tokens"),
+        cost=_cost(value),
+    )
+    return usage if usage != _NONE else None
+
+
+_NONE = Usage()
+
+
+def _first(source: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        found = count(source.get(name))
+        if found is not None:
+            return found
+    return None
+
+
+def _inclusive(given: int | None, made: int | None, total: int | None, cached: int) -> tuple[int | None, int | None]:
+    if given is None:
+        return given, made
+    beside = total - given - (made or 0) if total is not None else 0
+    if cached and (cached > given or beside == cached):
+        given += cached
+        beside -= cached
+    if made is not None and beside > 0:
+        made += beside
+    return given, made
+
+
+def _cost(value: dict[str, Any]) -> float | None:
+    """Return the price in USD that the provider itself reports: OpenRouter's ``cost``, Perplexity's ``cost.total_cost``,
+    DeepInfra's ``estimated_cost``."""
+    cost = value.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    amount = number(cost if cost is not None else value.get("estimated_cost"))
+    return amount if amount is not None and amount >= 0 else None

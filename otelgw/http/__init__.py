@@ -1,0 +1,1 @@
+"""The request path: ASGI in, upstream transport out."""

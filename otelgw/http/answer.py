@@ -1,0 +1,95 @@
+"""What the gateway adds to answers, and the answers it gives itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import otelgw
+from otelgw.errors import GatewayError, error_body
+from otelgw.http.exchange import Exchange
+
+__all__ = ["Send", "gateway_headers", "refusal_headers", "refuse", "send_whole"]
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+RawHeaders = list[tuple[bytes, bytes]]
+
+_VERSION = otelgw.__version__.encode()
+# Limits of virtual keys; a request that was let in without one has none, which LiteLLM writes as "None".
+_CONSTANT: RawHeaders = [
+    (b"x-litellm-version", _VERSION),
+    (b"x-otelgw-version", _VERSION),
+    (b"x-litellm-key-tpm-limit", b"None"),
+    (b"x-otelgw-key-tpm-limit", b"None"),
+    (b"x-litellm-key-rpm-limit", b"None"),
+    (b"x-otelgw-key-rpm-limit", b"None"),
+]
+
+
+def gateway_headers(
+    exchange: Exchange,
+    upstream: RawHeaders,
+    *,
+    cost: float | None = None,
+    duration_ns: int | None = None,
+    overhead_ns: int | None = None,
+) -> RawHeaders:
+    """Return the headers that every answer carries; cost (USD) and times only where they are known before the body."""
+    call_id = exchange.call_id.encode()
+    trace_id = exchange.trace_id.encode()
+    parent = b"00-%b-%b-%02x" % (trace_id, exchange.span_id.encode(), exchange.flags)
+    headers = [
+        (b"x-litellm-call-id", call_id),
+        (b"x-otelgw-call-id", call_id),
+        *_CONSTANT,
+        (b"x-otelgw-trace-id", trace_id),
+        (b"traceresponse", parent),
+        (b"server-timing", b"trace;desc=" + parent),
+        *upstream,
+    ]
+    if exchange.attempts:
+        retries = b"%d" % exchange.retries
+        headers += [
+            (b"x-litellm-attempted-retries", retries),
+            (b"x-otelgw-attempted-retries", retries),
+            (b"x-litellm-attempted-fallbacks", b"0"),
+            (b"x-otelgw-attempted-fallbacks", b"0"),
+        ]
+    if cost is not None:
+        _both(headers, b"response-cost", repr(cost).encode())
+    if duration_ns is not None:
+        _both(headers, b"response-duration-ms", b"%.3f" % (duration_ns / 1e6))
+    if overhead_ns is not None:
+        _both(headers, b"overhead-duration-ms", b"%.3f" % (overhead_ns / 1e6))
+    return headers
+
+
+def _both(headers: RawHeaders, name: bytes, value: bytes) -> None:
+    headers.append((b"x-litellm-" + name, value))
+    headers.append((b"x-otelgw-" + name, value))
+
+
+def refusal_headers(exchange: Exchange, error: GatewayError) -> RawHeaders:
+    """Return the headers of an answer that the gateway gives itself because of ``error``."""
+    headers = gateway_headers(exchange, [])
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % error.retry_after))
+    if error.error_type == "unauthorized":
+        headers.append((b"www-authenticate", b'Bearer realm="otelgw"'))
+    if error.close and exchange.scope.get("http_version", "").startswith("1"):
+        headers.append((b"connection", b"close"))
+    return headers
+
+
+async def send_whole(
+    send: Send, status: int, headers: RawHeaders, body: bytes, content_type: bytes = b"application/json"
+) -> None:
+    """Send a complete answer."""
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def refuse(send: Send, exchange: Exchange, error: GatewayError) -> None:
+    """Answer with the error's status and OpenAI's error JSON."""
+    await send_whole(send, error.answer.status, refusal_headers(exchange, error), error_body(error))

@@ -1,0 +1,104 @@
+"""What is kept of a body while it passes: all of a small one, head and tail of a large one, a hash of everything else.
+
+Memory is bounded twice: per body, and by one budget for all captures in flight in a worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from otelgw.tracing.record import Capture
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+__all__ = ["BodyCapture", "Budget", "is_text"]
+
+_TEXT = ("application/json", "text/", "application/x-ndjson", "application/jsonl", "application/x-www-form-urlencoded")
+_STARVED = 16 * 1024  # what a capture may still keep of the tail when the worker's budget is used up
+
+
+def is_text(content_type: str) -> bool:
+    """Return whether bodies of this media type are recorded as they are: JSON, server-sent events and text."""
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence.startswith(_TEXT) or essence.endswith(("+json", "/xml", "+xml"))
+
+
+class Budget:
+    """Bytes that all captures of a worker may hold together."""
+
+    __slots__ = ("total", "used")
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.used = 0
+
+
+class BodyCapture:
+    """Collects one body. ``keep=False`` keeps only size and hash."""
+
+    __slots__ = ("_budget", "_charged", "_chunks", "_hash", "_keep", "_limit", "_tail", "size")
+
+    def __init__(self, limit: int, budget: Budget, *, keep: bool = True) -> None:
+        self._limit = limit
+        self._budget = budget
+        self._keep = keep
+        self._charged = 0
+        self._chunks: list[bytes] = []
+        self._tail = bytearray()
+        self._hash: _Hash | None = None if keep else hashlib.sha256()
+        self.size = 0
+
+    def add(self, chunk: bytes) -> None:
+        length = len(chunk)
+        self.size += length
+        if self._hash is None and self.size <= self._limit and self._budget.used + length <= self._budget.total:
+            self._chunks.append(chunk)
+            self._charged += length
+            self._budget.used += length
+        else:
+            self._add_cut(chunk)
+
+    def _add_cut(self, chunk: bytes) -> None:
+        """Keep head and tail only; the hash starts with what was held so far."""
+        if self._hash is None:
+            self._hash = hashlib.sha256()
+            held = b"".join(self._chunks)
+            self._hash.update(held)
+            half = self._limit // 2
+            self._chunks = [held[:half]]
+            self._tail += held[half:]
+        self._hash.update(chunk)
+        if not self._keep:
+            return
+        starved = self._budget.used >= self._budget.total
+        room = min(self._limit // 2, _STARVED) if starved else self._limit // 2
+        head = len(self._chunks[0]) if self._chunks else 0
+        if not self._tail and head < room and not starved:
+            self._chunks = [b"".join(self._chunks) + chunk[: room - head]]
+            chunk = chunk[room - head :]
+        self._tail += chunk
+        # Trimmed only at twice the room, so that trimming is not paid on every chunk.
+        if len(self._tail) > 2 * room:
+            del self._tail[:-room]
+        self._settle(len(self._chunks[0]) + len(self._tail) if self._chunks else len(self._tail))
+
+    def _settle(self, held: int) -> None:
+        self._budget.used += held - self._charged
+        self._charged = held
+
+    def finish(self, content_type: str = "", encoding: str = "") -> Capture:
+        """Return the capture and give the budget back."""
+        self._settle(0)
+        head = b"".join(self._chunks)
+        if self._hash is None:
+            return Capture(content_type=content_type, encoding=encoding, size=self.size, head=head)
+        return Capture(
+            content_type=content_type,
+            encoding=encoding,
+            size=self.size,
+            head=head,
+            tail=bytes(self._tail[-(self._limit // 2) :]),
+            sha256=self._hash.hexdigest(),
+        )

@@ -1,0 +1,64 @@
+"""Cross-origin answers for the web pages that the config names; every other page gets no CORS header."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from otelgw.http.answer import Send, gateway_headers
+from otelgw.http.auth import Authenticator
+from otelgw.http.exchange import Exchange
+
+__all__ = ["Cors"]
+
+_EXPOSED = b"x-litellm-call-id, x-otelgw-call-id, x-otelgw-trace-id, traceresponse, server-timing, retry-after"
+
+
+class Cors:
+    """Adds ``Access-Control-*`` headers where the Origin is allowed (Fetch standard)."""
+
+    def __init__(self, auth: Authenticator) -> None:
+        self._auth = auth
+
+    def is_preflight(self, exchange: Exchange) -> bool:
+        headers = exchange.headers
+        return exchange.method == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
+
+    def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        origin = exchange.headers.get(b"origin", b"")
+        if not origin or not self._auth.allows_origin(origin):
+            return []
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", _EXPOSED),
+            (b"vary", b"origin"),
+        ]
+
+    def wrap(self, exchange: Exchange, send: Send) -> Send:
+        """Return a ``send`` that adds the headers to the start of an answer."""
+        extra = self._headers(exchange)
+        if not extra:
+            return send
+
+        async def send_with_cors(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        return send_with_cors
+
+    async def answer_preflight(self, exchange: Exchange, send: Send) -> None:
+        """Answer an OPTIONS preflight: 204, with permission only for an allowed Origin."""
+        headers = gateway_headers(exchange, [])
+        if self._headers(exchange):
+            wanted = exchange.headers.get(b"access-control-request-headers", b"")
+            headers += [
+                (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE, OPTIONS"),
+                (b"access-control-max-age", b"600"),
+            ]
+            if wanted:
+                headers.append((b"access-control-allow-headers", wanted))
+        exchange.status = 204
+        exchange.answered = True
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,263 @@
+"""One request in flight: what is known of it so far, and the one record that comes out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, MutableMapping, Sequence
+from time import monotonic_ns, time_ns
+from typing import Any
+
+from otelgw.config.settings import Tracing
+from otelgw.http.body import Receive
+from otelgw.http.headers import allow_listed
+from otelgw.tracing.propagation import (
+    RANDOM,
+    SAMPLED,
+    Remote,
+    extract,
+    extract_baggage,
+    new_span_id,
+    new_trace_id,
+    ratio_sampled,
+)
+from otelgw.tracing.record import Attempt, Caller, Capture, Record, Target
+
+__all__ = ["Exchange"]
+
+_NOBODY = Caller()
+_NO_TARGET = Target()
+_NO_CAPTURE = Capture()
+_MAX_CALL_ID = 128
+
+
+def _call_id(headers: Mapping[bytes, bytes]) -> str:
+    """Return the caller's call id where it is plain, else a new UUID (version 4)."""
+    given = headers.get(b"x-litellm-call-id") or headers.get(b"x-otelgw-call-id")
+    if given and len(given) <= _MAX_CALL_ID and given.isascii() and (text := given.decode()).isprintable():
+        return text
+    digits = new_trace_id()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+class Exchange:
+    """Collects facts while a request passes; ``record`` turns them into the flat record.
+
+    Times are nanoseconds after ``started`` (monotonic); ``cut`` cancels the request from outside with a reason.
+    """
+
+    __slots__ = (
+        "_baggage",
+        "_done",
+        "_linked",
+        "_watch",
+        "answered",
+        "attempts",
+        "call_id",
+        "caller",
+        "committed",
+        "content",
+        "cut_reason",
+        "error_message",
+        "error_type",
+        "facts",
+        "first_byte",
+        "first_chunk",
+        "flags",
+        "generation_end",
+        "generation_span_id",
+        "headers",
+        "metadata",
+        "method",
+        "parent",
+        "passing",
+        "path",
+        "raw_headers",
+        "request",
+        "response",
+        "response_headers",
+        "retries",
+        "route",
+        "sampled",
+        "scope",
+        "sent_bytes",
+        "span_id",
+        "started",
+        "started_wall",
+        "state",
+        "status",
+        "stream",
+        "target",
+        "task",
+        "trace_id",
+        "upstream_start",
+        "usage_injected",
+    )
+
+    def __init__(self, scope: MutableMapping[str, Any]) -> None:
+        self.started = monotonic_ns()
+        self.started_wall = time_ns()
+        self.scope = scope
+        self.raw_headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.call_id = _call_id(self.headers)
+        self.task = asyncio.current_task()
+        self.cut_reason = ""
+        self.route = ""
+        self.caller = _NOBODY
+        self.target = _NO_TARGET
+        self.attempts: list[Attempt] = []
+        self.request = _NO_CAPTURE
+        self.response = _NO_CAPTURE
+        self.response_headers: Sequence[tuple[bytes, bytes]] = ()
+        self.generation_span_id = ""
+        self.upstream_start = self.first_byte = self.first_chunk = self.generation_end = 0
+        self.status = 0
+        self.answered = False
+        self.committed = False
+        self.error_type = ""
+        self.error_message = ""
+        self.stream = False
+        self.usage_injected = False
+        self.sent_bytes = 0
+        self.retries = 0
+        self.content = True
+        self.facts: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+        self.trace_id = ""
+        self.span_id = new_span_id()
+        self.flags = SAMPLED | RANDOM
+        self.state = ""
+        self.sampled = True
+        self.parent: Remote | None = None
+        self.passing: Any = None  # the relay's answer in progress, whose capture is not finished yet
+        self._linked: Remote | None = None
+        self._baggage: dict[str, str] = {}
+        self._done = False
+        self._watch: asyncio.Task[None] | None = None
+
+    def now(self) -> int:
+        return monotonic_ns() - self.started
+
+    def begin_trace(self, tracing: Tracing, trust: str) -> None:
+        """Continue, link or ignore the caller's trace context; decide on sampling."""
+        remote = None if trust == "ignore" else extract(self.raw_headers, tracing.propagators)
+        if remote is not None and remote.trace_id and trust == "continue":
+            self.parent = remote
+            self.trace_id = remote.trace_id
+            self.flags = remote.flags
+            self.state = remote.state
+            self._baggage = extract_baggage(self.raw_headers, tracing.baggage_allow)
+        else:
+            self.trace_id = new_trace_id()
+            if remote is not None and remote.trace_id:
+                self._linked = remote
+        self._sample(tracing, remote if trust == "continue" else None)
+
+    def _sample(self, tracing: Tracing, remote: Remote | None) -> None:
+        """Take the sampler's decision (the names are those of OTEL_TRACES_SAMPLER)."""
+        sampler = tracing.sampler
+        if remote is not None and sampler.startswith("parentbased_"):
+            self.sampled = bool(remote.flags & SAMPLED)
+        else:
+            name = sampler.removeprefix("parentbased_")
+            self.sampled = name == "always_on" or (
+                name == "traceidratio" and ratio_sampled(self.trace_id, tracing.sampler_ratio)
+            )
+        if self.parent is None:
+            self.flags = RANDOM | (SAMPLED if self.sampled else 0)
+
+    def watch(self, receive: Receive) -> None:
+        """Notice from now on when the caller goes, also while nothing is being sent."""
+        self._watch = asyncio.get_running_loop().create_task(self._await_disconnect(receive))
+
+    async def _await_disconnect(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.cut("client_disconnect")
+
+    def cut(self, reason: str) -> None:
+        """End the request from outside; its handler sees a cancellation and reads ``cut_reason``."""
+        if not self._done and not self.cut_reason and self.task is not None:
+            self.cut_reason = reason
+            self.task.cancel()
+
+    def fail(self, error_type: str, message: str = "") -> None:
+        """Note the first error; later ones are its consequences."""
+        if not self.error_type:
+            self.error_type = error_type
+            self.error_message = message
+
+    def close(self) -> None:
+        """The handler is about to return: nothing can cut it any more."""
+        self._done = True
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def record(self, tracing: Tracing) -> Record:
+        """Return the record as of now."""
+        scope = self.scope
+        client = scope.get("client") or ("", 0)
+        server = scope.get("server") or ("", 0)
+        host = self.headers.get(b"host", b"").decode("latin-1")
+        parent, linked = self.parent, self._linked
+        return Record(
+            call_id=self.call_id,
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            generation_span_id=self.generation_span_id,
+            parent_span_id=parent.span_id if parent is not None else "",
+            trace_flags=self.flags,
+            trace_state=self.state,
+            sampled=self.sampled,
+            link_trace_id=linked.trace_id if linked is not None else "",
+            link_span_id=linked.span_id if linked is not None else "",
+            baggage=self._baggage,
+            start=self.started_wall,
+            upstream_start=self.upstream_start,
+            first_byte=self.first_byte,
+            first_chunk=self.first_chunk,
+            generation_end=self.generation_end,
+            end=self.now(),
+            method=self.method,
+            route=self.route,
+            path=self.path,
+            scheme=scope.get("scheme", "http"),
+            http_version=scope.get("http_version", ""),
+            server_address=_host_name(host) or server[0],
+            server_port=_host_port(host) or server[1] or 0,
+            client_address=client[0],
+            client_port=client[1] or 0,
+            user_agent=self.headers.get(b"user-agent", b"").decode("latin-1"),
+            status=self.status,
+            error_type=self.error_type,
+            error_message=self.error_message,
+            stream=self.stream,
+            sent_bytes=self.sent_bytes,
+            request_headers=allow_listed(self.raw_headers, tracing.capture_request_headers),
+            response_headers=allow_listed(self.response_headers, tracing.capture_response_headers),
+            target=self.target,
+            caller=self.caller,
+            attempts=self.attempts,
+            request=self.request,
+            response=self.response,
+            content=self.content,
+            facts=self.facts,
+            metadata=self.metadata,
+            stream_usage_injected=self.usage_injected,
+            retry_count=self.retries,
+        )
+
+
+def _host_name(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _host_port(host: str) -> int:
+    port = host.rpartition(":")[2]
+    return int(port) if port.isdigit() and len(port) <= len("65535") and ":" in host else 0

@@ -1,0 +1,129 @@
+"""Which headers cross the gateway, in each direction, and what is never recorded of them.
+
+The rules are INTERFACE's: hop-by-hop headers (also those that ``Connection`` names), credentials, cookies, forwarding
+and trace headers stop here. ASGI header names are lower-case bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from otelgw.tracing.propagation import TRACE_HEADERS
+
+__all__ = [
+    "CREDENTIALS",
+    "SECRET_PARAMETERS",
+    "allow_listed",
+    "from_upstream",
+    "to_upstream",
+    "without_secrets",
+]
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+     b"trailer", b"trailers", b"transfer-encoding", b"upgrade", b"http2-settings"}
+)  # fmt: skip
+CREDENTIALS = frozenset(
+    {b"authorization", b"proxy-authorization", b"api-key", b"x-api-key", b"x-goog-api-key", b"x-litellm-api-key",
+     b"cookie", b"cookie2", b"set-cookie", b"set-cookie2", b"x-amz-security-token", b"x-csrf-token", b"x-auth-token",
+     b"openai-api-key", b"anthropic-api-key"}
+)  # fmt: skip
+_STOPPED_UPWARD = (
+    HOP_BY_HOP
+    | CREDENTIALS
+    | TRACE_HEADERS
+    | {b"host", b"content-length", b"accept-encoding", b"content-encoding", b"forwarded", b"x-real-ip", b"expect",
+       b"origin", b"referer"}
+)  # fmt: skip
+_STOPPED_PREFIXES = (
+    b"x-forwarded-", b"x-litellm-", b"litellm-", b"x-otelgw-", b"langfuse_", b"langfuse-", b"sec-", b"x-b3-",
+    b"x-datadog-", b"access-control-",
+)  # fmt: skip
+# What a caller may have forwarded where `forward_client_headers_to_llm_api` is on.
+_CLIENT_CREDENTIALS = CREDENTIALS - {b"x-litellm-api-key", b"proxy-authorization"}
+_STOPPED_DOWNWARD = HOP_BY_HOP | {
+    b"set-cookie", b"set-cookie2", b"alt-svc", b"strict-transport-security", b"server-timing", b"traceresponse",
+    b"server", b"date",
+}  # fmt: skip
+_STOPPED_DOWN_PREFIXES = (b"x-litellm-", b"x-otelgw-", b"access-control-")
+
+# Query parameters and body fields that carry credentials, in lower case with "-" as "_".
+SECRET_PARAMETERS = frozenset(
+    {"key", "api_key", "apikey", "x_api_key", "token", "access_token", "refresh_token", "id_token", "auth",
+     "authorization", "password", "passwd", "secret", "client_secret", "sig", "signature", "x_goog_api_key",
+     "x_goog_signature", "x_amz_signature", "x_amz_security_token", "x_amz_credential", "awsaccesskeyid",
+     "subscription_key", "ocp_apim_subscription_key", "code"}
+)  # fmt: skip
+REDACTED = b"REDACTED"
+
+
+def _named_in_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    for name, value in headers:
+        if name == b"connection":
+            return frozenset(token.strip().lower() for token in value.split(b","))
+    return frozenset()
+
+
+def to_upstream(
+    headers: Sequence[tuple[bytes, bytes]],
+    own: Sequence[tuple[bytes, bytes]],
+    *,
+    forward_credentials: bool = False,
+    drop: frozenset[bytes] = frozenset(),
+) -> RawHeaders:
+    """Return the caller's ``headers`` that go upstream, with ``own`` (auth, configured, trace) replacing same names."""
+    named = _named_in_connection(headers) | drop
+    ours = {name for name, _ in own}
+    result: RawHeaders = []
+    for header in headers:
+        name = header[0]
+        if name in _STOPPED_UPWARD and not (forward_credentials and name in _CLIENT_CREDENTIALS):
+            continue
+        if name in ours or name in named or name.startswith(_STOPPED_PREFIXES):
+            continue
+        result.append(header)
+    result.append((b"accept-encoding", b"identity"))
+    result.extend(own)
+    return result
+
+
+def from_upstream(headers: Sequence[tuple[bytes, bytes]], *, drop_length: bool = False) -> RawHeaders:
+    """Return the upstream's ``headers`` that the caller gets, names in lower case."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    named = _named_in_connection(lowered)
+    return [
+        header
+        for header in lowered
+        if header[0] not in _STOPPED_DOWNWARD
+        and header[0] not in named
+        and not header[0].startswith(_STOPPED_DOWN_PREFIXES)
+        and not (drop_length and header[0] == b"content-length")
+    ]
+
+
+def allow_listed(headers: Iterable[tuple[bytes, bytes]], allowed: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the headers that config lets onto a span; credentials stay out even when they are listed."""
+    if not allowed:
+        return []
+    wanted = {name.encode("latin-1").lower() for name in allowed} - CREDENTIALS
+    return [
+        (name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in headers if name.lower() in wanted
+    ]
+
+
+def without_secrets(query: bytes, *, drop: bool = False) -> bytes:
+    """Return ``query`` with the values of secret parameters replaced, or with those parameters left out."""
+    if not query:
+        return query
+    parts = []
+    for part in query.split(b"&"):
+        name, separator, _ = part.partition(b"=")
+        decoded = unquote_to_bytes(name.replace(b"+", b" ")).decode("latin-1").strip().lower().replace("-", "_")
+        if decoded not in SECRET_PARAMETERS:
+            parts.append(part)
+        elif not drop:
+            parts.append(quote_from_bytes(unquote_to_bytes(name)).encode() + separator + REDACTED)
+    return b"&".join(parts)

@@ -1,0 +1,416 @@
+"""Relays a request to its upstream and the answer back: the bytes as they come, a copy for the record.
+
+A small non-streamed JSON answer is held until it is complete, so that its headers can carry cost and duration and its
+record is written before any of it goes out. Everything else passes chunk by chunk; its record is written before the
+last byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from typing import NamedTuple
+
+import httpx
+
+from otelgw.config.settings import Settings
+from otelgw.errors import GatewayError, StaleConnection, UpstreamError
+from otelgw.http import routes
+from otelgw.http.answer import Send, gateway_headers
+from otelgw.http.body import Receive
+from otelgw.http.capture import BodyCapture, Budget, is_text
+from otelgw.http.exchange import Exchange
+from otelgw.http.headers import allow_listed, from_upstream
+from otelgw.http.outbound import Outbound, prepare
+from otelgw.http.routing import Router, Upstream
+from otelgw.http.sse import UsageFilter
+from otelgw.http.usage import cost_of_answer
+from otelgw.tracing.generation import facts_without_content
+from otelgw.tracing.propagation import new_span_id
+from otelgw.tracing.record import Attempt, Capture
+
+__all__ = ["Relay"]
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+_RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
+_RETRIED_ERRORS = frozenset(
+    {"upstream_dns", "upstream_connect", "upstream_tls", "upstream_timeout_connect", "upstream_reset"}
+)
+_LONGEST_WAIT = 10.0  # seconds; an upstream that asks for more gets no retry from here
+_OPTION_REFUSED = frozenset({400, 422})
+_REFUSAL_SIZE = 64 * 1024
+_JSON = ("application/json", "application/problem+json")
+_REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-amzn-requestid")
+
+# What a plugged-in httpx transport raises, most specific first.
+_HTTPX_ERRORS: tuple[tuple[type[Exception], str], ...] = (
+    (httpx.ConnectTimeout, "upstream_timeout_connect"),
+    (httpx.PoolTimeout, "upstream_timeout_connect"),
+    (httpx.TimeoutException, "upstream_timeout_idle"),
+    (httpx.ConnectError, "upstream_connect"),
+    (httpx.RemoteProtocolError, "upstream_bad_response"),
+    (httpx.TransportError, "upstream_reset"),
+    (httpx.StreamError, "upstream_reset"),
+)
+
+
+class _Answer(NamedTuple):
+    """An upstream's answer at its head."""
+
+    upstream: Upstream
+    response: httpx.Response
+    attempt: Attempt
+    usage_injected: bool
+
+
+class Relay:
+    """One worker's relay. ``commit`` writes an exchange's record; it is called before the last byte goes out."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        router: Router,
+        transports: Mapping[str, httpx.AsyncBaseTransport],
+        budget: Budget,
+        commit: Callable[[Exchange], None],
+    ) -> None:
+        self._settings = settings
+        self._limits = settings.limits
+        self._tracing = settings.tracing
+        self._router = router
+        self._transports = transports
+        self._budget = budget
+        self._commit = commit
+
+    def transport(self, name: str) -> httpx.AsyncBaseTransport:
+        """Return the transport that a deployment's ``transport`` names."""
+        return self._transports[name]
+
+    async def run(self, exchange: Exchange, match: routes.Match, receive: Receive, send: Send) -> None:
+        """Relay one request.
+
+        Raises:
+            GatewayError: the caller gets this error, or a cut answer where one has begun.
+        """
+        outbound = await prepare(exchange, match, receive, self._settings, self._router)
+        if outbound.body_complete:
+            exchange.watch(receive)
+        first = outbound.upstreams[0]
+        exchange.target = first.target(match.route)
+        exchange.content = exchange.content and first.deployment.content
+        exchange.upstream_start = exchange.now()
+        if match.route.operation:
+            exchange.generation_span_id = new_span_id()
+        answer = await self._ask(exchange, outbound)
+        try:
+            await self._relay(exchange, answer, send)
+        finally:
+            await _close(answer.response)
+
+    async def _ask(self, exchange: Exchange, outbound: Outbound) -> _Answer:
+        """Call upstreams until one answers in a way that is final."""
+        tries = 0
+        reason = ""
+        fresh = False
+        inject = outbound.wants_usage
+        while True:
+            upstream = outbound.upstreams[tries % len(outbound.upstreams)]
+            injected = inject and upstream.stream_usage == "inject"
+            last = tries >= upstream.deployment.retries or not outbound.body_complete
+            attempt = self._begin(exchange, outbound, upstream, reason)
+            try:
+                request = outbound.request(upstream, attempt, exchange, inject_usage=injected)
+                request.extensions["otelgw.fresh"] = fresh
+                response = await self._send(upstream, request, attempt, exchange)
+            except StaleConnection as error:
+                self._fail(exchange, attempt, error)
+                if fresh or not outbound.body_complete:
+                    raise
+                fresh, reason = True, "stale_connection"
+                continue
+            except GatewayError as error:
+                self._fail(exchange, attempt, error)
+                if last or error.error_type not in _RETRIED_ERRORS:
+                    raise
+                wait, reason = _backoff(tries, None), error.error_type
+            else:
+                if injected and response.status_code in _OPTION_REFUSED and await _refuses_option(response):
+                    upstream.stream_usage = "as_is"
+                    await self._abandon(exchange, attempt, response)
+                    reason = "stream_options_refused"
+                    continue
+                wait = _backoff(tries, response.headers.get("retry-after"))
+                if last or response.status_code not in _RETRIED_STATUSES or wait > _LONGEST_WAIT:
+                    exchange.target = upstream.target(outbound.route)
+                    return _Answer(upstream, response, attempt, injected)
+                await self._abandon(exchange, attempt, response)
+                reason = str(response.status_code)
+            tries += 1
+            exchange.retries = tries
+            await asyncio.sleep(wait)
+
+    def _begin(self, exchange: Exchange, outbound: Outbound, upstream: Upstream, reason: str) -> Attempt:
+        endpoint = upstream.endpoint(outbound.path, outbound.query)
+        attempt = Attempt(
+            span_id=new_span_id(),
+            number=len(exchange.attempts) + 1,
+            start=exchange.now(),
+            method=exchange.method,
+            url=endpoint.text,
+            server_address=endpoint.host,
+            server_port=endpoint.port,
+            retry_reason=reason,
+            provider=upstream.deployment.otel_provider,
+            model=upstream.deployment.model,
+        )
+        exchange.attempts.append(attempt)
+        return attempt
+
+    async def _send(
+        self, upstream: Upstream, request: httpx.Request, attempt: Attempt, exchange: Exchange
+    ) -> httpx.Response:
+        attempt.request_headers = allow_listed(request.headers.raw, self._tracing.capture_upstream_request_headers)
+        try:
+            response = await self._transports[upstream.deployment.transport].handle_async_request(request)
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise _mapped(error, attempt) from None
+        attempt.first_byte = exchange.now()
+        attempt.status = response.status_code
+        if response.status_code >= httpx.codes.BAD_REQUEST:
+            attempt.error_type = str(response.status_code)
+        raw = response.headers.raw
+        attempt.response_headers = allow_listed(raw, self._tracing.capture_upstream_response_headers)
+        for name, value in raw:
+            if name.lower() in _REQUEST_ID_HEADERS:
+                attempt.request_id = value.decode("latin-1")[:256]
+                break
+        return response
+
+    def _fail(self, exchange: Exchange, attempt: Attempt, error: GatewayError) -> None:
+        attempt.error_type = error.error_type
+        attempt.end = exchange.now()
+
+    async def _abandon(self, exchange: Exchange, attempt: Attempt, response: httpx.Response) -> None:
+        await _close(response)
+        attempt.end = exchange.now()
+
+    async def _relay(self, exchange: Exchange, answer: _Answer, send: Send) -> None:
+        """Pass the answer on, held or chunk by chunk."""
+        response = answer.response
+        raw = response.headers.raw
+        content_type = response.headers.get("content-type", "")
+        exchange.status = response.status_code
+        exchange.stream = exchange.stream or content_type.startswith("text/event-stream")
+        exchange.usage_injected = answer.usage_injected
+        if response.status_code >= httpx.codes.BAD_REQUEST:
+            exchange.fail(str(response.status_code))
+        capture = BodyCapture(
+            self._limits.capture, self._budget, keep=is_text(content_type) and self._tracing.disabled is False
+        )
+        passing = _Passing(exchange, answer, capture, content_type, response.headers.get("content-encoding", ""))
+        exchange.passing = passing
+        try:
+            if content_type.startswith(_JSON) and _length(raw) <= self._limits.hold:
+                await self._hold(exchange, passing, send)
+            else:
+                await self._pass(exchange, passing, send, [], None)
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            mapped = _mapped(error, answer.attempt)
+            self._fail(exchange, answer.attempt, mapped)
+            raise mapped from None
+        except GatewayError as error:
+            self._fail(exchange, answer.attempt, error)
+            raise
+
+    async def _hold(self, exchange: Exchange, passing: _Passing, send: Send) -> None:
+        """Collect the whole answer, then send it unchanged with what is known by now."""
+        parts: list[bytes] = []
+        size = 0
+        chunks = aiter(passing.answer.response.stream)  # type: ignore[arg-type]
+        async for chunk in chunks:
+            if not parts:
+                exchange.first_byte = exchange.now()
+            parts.append(chunk)
+            size += len(chunk)
+            passing.capture.add(chunk)
+            if size > self._limits.hold:
+                await self._pass(exchange, passing, send, parts, chunks)
+                return
+        passing.finish_upstream()
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        upstream = passing.answer.upstream
+        cost = None
+        if exchange.status == httpx.codes.OK and not passing.encoding:
+            cost = cost_of_answer(upstream.deployment.price, body)
+        exchange.sent_bytes = size
+        exchange.answered = True
+        exchange.first_chunk = exchange.now()
+        duration = exchange.first_chunk
+        headers = self._headers(exchange, passing, cost=cost, duration=duration)
+        self._commit(exchange)
+        await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _headers(
+        self, exchange: Exchange, passing: _Passing, *, cost: float | None = None, duration: int | None = None
+    ) -> RawHeaders:
+        answer = passing.answer
+        kept = from_upstream(answer.response.headers.raw, drop_length=answer.usage_injected)
+        overhead = None
+        if duration is not None:
+            overhead = duration - (answer.attempt.end - answer.attempt.start)
+        own = gateway_headers(
+            exchange, answer.upstream.answer_headers, cost=cost, duration_ns=duration, overhead_ns=overhead
+        )
+        kept.extend(own)
+        exchange.response_headers = kept
+        return kept
+
+    async def _pass(
+        self,
+        exchange: Exchange,
+        passing: _Passing,
+        send: Send,
+        begun: list[bytes],
+        chunks: AsyncIterable[bytes] | None,
+    ) -> None:
+        """Send chunk by chunk; ``begun`` has arrived already and ``chunks`` is the rest of it."""
+        exchange.answered = True
+        headers = self._headers(exchange, passing)
+        await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+        length = _length(headers, default=-1)
+        add = passing.capture.add
+        stream_filter = (
+            UsageFilter()
+            if passing.answer.usage_injected and passing.content_type.startswith("text/event-stream")
+            else None
+        )
+        if begun:
+            exchange.first_chunk = exchange.now()
+            exchange.sent_bytes = sum(map(len, begun))
+            await send({"type": "http.response.body", "body": b"".join(begun), "more_body": True})
+        source = chunks if chunks is not None else passing.answer.response.stream
+        async for chunk in source:  # type: ignore[union-attr]
+            if not exchange.first_byte:
+                exchange.first_byte = exchange.now()
+            add(chunk)
+            out = chunk if stream_filter is None else stream_filter.feed(chunk)
+            if out:
+                if not exchange.first_chunk:
+                    exchange.first_chunk = exchange.now()
+                exchange.sent_bytes += len(out)
+                if exchange.sent_bytes == length:
+                    passing.finish_upstream()
+                    self._commit(exchange)
+                await send({"type": "http.response.body", "body": out, "more_body": True})
+        rest = stream_filter.flush() if stream_filter is not None else b""
+        exchange.sent_bytes += len(rest)
+        passing.finish_upstream()
+        self._commit(exchange)
+        await send({"type": "http.response.body", "body": rest, "more_body": False})
+
+    def settle(self, exchange: Exchange) -> None:
+        """Close the exchange's open ends before its record is built; withhold content that may not be recorded."""
+        now = exchange.now()
+        for attempt in exchange.attempts:
+            if not attempt.end:
+                attempt.end = now
+                attempt.error_type = attempt.error_type or exchange.cut_reason or exchange.error_type
+        passing = exchange.passing
+        if passing is not None:
+            exchange.response = passing.capture.finish(passing.content_type, passing.encoding)
+            exchange.passing = None
+        if exchange.generation_span_id and not exchange.generation_end:
+            exchange.generation_end = now
+        if not exchange.content:
+            self._withhold(exchange)
+
+    def _withhold(self, exchange: Exchange) -> None:
+        """Replace both bodies by what can be read of them without content."""
+        request, response = exchange.request, exchange.response
+        if exchange.target.dialect:
+            exchange.facts = facts_without_content(exchange.target, request, response, exchange.status, exchange.stream)
+        exchange.request, exchange.response = (
+            Capture(content_type=body.content_type, encoding=body.encoding, size=body.size, withheld=True)
+            for body in (request, response)
+        )
+        exchange.error_message = "" if exchange.error_type.isdigit() else exchange.error_message
+
+
+class _Passing:
+    """An answer on its way to the caller."""
+
+    __slots__ = ("answer", "capture", "content_type", "encoding", "exchange")
+
+    def __init__(
+        self, exchange: Exchange, answer: _Answer, capture: BodyCapture, content_type: str, encoding: str
+    ) -> None:
+        self.exchange = exchange
+        self.answer = answer
+        self.capture = capture
+        self.content_type = content_type
+        self.encoding = "" if encoding == "identity" else encoding
+
+    def finish_upstream(self) -> None:
+        """The upstream's last byte is here."""
+        if not self.answer.attempt.end:
+            self.answer.attempt.end = self.exchange.generation_end = self.exchange.now()
+
+
+async def _close(response: httpx.Response) -> None:
+    """Close the stream itself: ``Response.aclose`` wants a request attached, which a transport need not do."""
+    await response.stream.aclose()  # type: ignore[union-attr]
+
+
+def _length(headers: RawHeaders, default: int = 0) -> int:
+    for name, value in headers:
+        if name.lower() == b"content-length" and value.isdigit():
+            return int(value)
+    return default
+
+
+def _mapped(error: Exception, attempt: Attempt) -> UpstreamError:
+    error_type = next((name for kind, name in _HTTPX_ERRORS if isinstance(error, kind)), "upstream_reset")
+    where = f"{attempt.server_address}:{attempt.server_port}"
+    return UpstreamError(error_type, f"{where} gave no usable answer ({type(error).__name__}).")
+
+
+def _backoff(tries: int, retry_after: str | None) -> float:
+    """Return seconds to wait: what the upstream asks for, else exponential with full jitter."""
+    if retry_after is not None and retry_after.strip().isdigit():
+        return float(retry_after)
+    return random.uniform(0, min(8.0, 0.5 * 2**tries))  # noqa: S311 - jitter, not a secret
+
+
+async def _refuses_option(response: httpx.Response) -> bool:
+    """Return whether a 400 is about ``stream_options``; the answer stays readable for the caller if it is not."""
+    source = response.stream
+    begun: list[bytes] = []
+    chunks = aiter(source)  # type: ignore[arg-type]
+    async for chunk in chunks:
+        begun.append(chunk)
+        if sum(map(len, begun)) > _REFUSAL_SIZE:
+            break
+    body = b"".join(begun)
+    response.stream = _Again(body, chunks, source)  # type: ignore[arg-type]
+    return b"stream_options" in body or b"include_usage" in body
+
+
+class _Again(httpx.AsyncByteStream):
+    """A stream whose beginning was read already."""
+
+    def __init__(self, begun: bytes, rest: AsyncIterator[bytes], source: httpx.AsyncByteStream) -> None:
+        self._begun = begun
+        self._rest = rest
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._begun:
+            yield self._begun
+        async for chunk in self._rest:
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._source.aclose()

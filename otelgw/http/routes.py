@@ -1,0 +1,134 @@
+"""The route table: which paths exist, what they are upstream, and how a request on them is traced.
+
+Every path also exists without its ``/v1``. ``Route.template`` is the span's ``http.route``: its cardinality is that of
+this table, whatever callers send.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from otelgw.errors import RequestRefused
+
+__all__ = ["GATED_GROUPS", "LOCAL", "MODEL", "RELAYED", "ROUTES", "Match", "Route", "check_path", "match"]
+
+MODEL = "model"  # JSON with a `model`: routed by it
+RELAYED = "relayed"  # passed through; its provider is found as routing.resolve_pass_through says
+LOCAL = "local"  # answered by the gateway
+
+POST = frozenset({"POST"})
+GET = frozenset({"GET", "HEAD"})
+ANY = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+
+
+class Route(NamedTuple):
+    """One row. ``operation`` is the ``gen_ai.operation.name``, empty where the call is no generation."""
+
+    template: str
+    methods: frozenset[str]
+    kind: str
+    operation: str = ""
+    dialect: str = ""
+    group: str = ""  # only where general_settings.pass_through names it
+    large: bool = False  # bodies up to limits.file_body
+
+
+class Match(NamedTuple):
+    """A matched route and the path below ``/v1``, as it goes upstream."""
+
+    route: Route
+    upstream_path: str
+    parameters: dict[str, str]
+
+
+GATED_GROUPS = ("files", "batches", "uploads", "vector_stores", "fine_tuning")
+
+ROUTES: tuple[Route, ...] = (
+    Route("/v1/chat/completions", POST, MODEL, "chat", "openai_chat"),
+    Route("/v1/completions", POST, MODEL, "text_completion", "openai_completions"),
+    Route("/v1/embeddings", POST, MODEL, "embeddings", "openai_embeddings"),
+    Route("/v1/models", GET, LOCAL),
+    Route("/v1/models/{model}", GET, LOCAL),
+    Route("/v1/responses", POST, RELAYED, "chat", "openai_responses"),
+    Route("/v1/responses/{id}", frozenset({"GET", "HEAD", "DELETE"}), RELAYED),
+    Route("/v1/responses/{id}/cancel", POST, RELAYED),
+    Route("/v1/responses/{id}/input_items", GET, RELAYED),
+    Route("/v1/responses/input_tokens", POST, RELAYED),
+    Route("/v1/images/generations", POST, RELAYED, "generate_content", "openai_media"),
+    Route("/v1/images/edits", POST, RELAYED, "generate_content", "openai_media", large=True),
+    Route("/v1/images/variations", POST, RELAYED, "generate_content", "openai_media", large=True),
+    Route("/v1/audio/speech", POST, RELAYED, "generate_content", "openai_media"),
+    Route("/v1/audio/transcriptions", POST, RELAYED, "generate_content", "openai_media", large=True),
+    Route("/v1/audio/translations", POST, RELAYED, "generate_content", "openai_media", large=True),
+    Route("/v1/moderations", POST, RELAYED, "", "openai_media"),
+    Route("/v1/rerank", POST, RELAYED, "", "openai_media"),
+    *(
+        Route(template, ANY, RELAYED, group=group, large=group in {"files", "uploads"})
+        for group in GATED_GROUPS
+        for template in (f"/v1/{group}", f"/v1/{group}/{{path}}")
+    ),
+)
+
+_BY_PATH: dict[str, Route] = {
+    path: route for route in ROUTES if "{" not in route.template for path in (route.template, route.template[3:])
+}
+_PATTERNS: tuple[tuple[re.Pattern[str], Route], ...] = tuple(
+    (
+        re.compile(
+            r"(?:/v1)?"
+            + route.template[3:]
+            .replace("{path}", "(?P<path>.+)")
+            .replace("{model}", "(?P<model>.+)")
+            .replace("{id}", "(?P<id>[^/]+)")
+        ),
+        route,
+    )
+    for route in ROUTES
+    if "{" in route.template
+)
+# Administration of somebody's account upstream is never reachable through the gateway's key.
+_NEVER = re.compile(r"(?:/v1)?/organi[sz]ations?(?:/|$)")
+_DOT_SEGMENT = re.compile(rb"/\.{1,2}(?:/|$)")
+_ENCODED = re.compile(rb"%(?:2[ef]|5c|00)|\\", re.IGNORECASE)
+
+
+def check_path(raw_path: bytes) -> None:
+    """Refuse dot segments, encoded slashes and dots, and backslashes: they mean one path here and another upstream.
+
+    Raises:
+        RequestRefused: 400 invalid_request.
+    """
+    if _DOT_SEGMENT.search(raw_path) or _ENCODED.search(raw_path) or b"//" in raw_path:
+        raise RequestRefused(
+            "invalid_request",
+            "The path has a dot segment, an empty segment, or an encoded slash, dot or backslash. "
+            "Send the plain path, for example /v1/chat/completions.",
+        )
+
+
+def match(path: str, method: str, pass_through: tuple[str, ...]) -> Match:
+    """Return the route for ``path``.
+
+    Raises:
+        RequestRefused: 404 not_found (with what to do), 405 method_not_allowed.
+    """
+    route = _BY_PATH.get(path)
+    parameters: dict[str, str] = {}
+    if route is None:
+        for pattern, candidate in _PATTERNS:
+            found = pattern.fullmatch(path)
+            if found is not None:
+                route, parameters = candidate, found.groupdict()
+                break
+    if route is None or _NEVER.match(path):
+        raise RequestRefused("not_found", f"No route {method} {path[:200]}. GET /openapi.json lists the routes.")
+    if route.group and route.group not in pass_through:
+        raise RequestRefused(
+            "not_found",
+            f"{route.template} is not passed through. Name it in the config: "
+            f"general_settings.pass_through: [{route.group}].",
+        )
+    if method not in route.methods:
+        raise RequestRefused("method_not_allowed", f"{route.template} takes {', '.join(sorted(route.methods))}.")
+    return Match(route, path[4:] if path.startswith("/v1/") else path[1:], parameters)

@@ -1,0 +1,73 @@
+"""Takes the usage chunk that the gateway asked for out of a stream again, so that the caller sees none of it.
+
+Sans-IO: bytes in, bytes out. Only streams into which ``stream_options.include_usage`` was injected pass through here;
+every other stream is relayed untouched.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+__all__ = ["UsageFilter"]
+
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_ENDINGS = (b"\n\n", b"\r\n\r\n")
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,\s*')
+_DATA = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
+_MAX_HELD = 1024 * 1024
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[msgspec.Raw] | None = None
+    usage: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class UsageFilter:
+    """Feeds on chunks as they arrive and holds back at most the event that is not complete yet."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what the caller gets of ``data`` and what was held; may be empty."""
+        if not self._held and b'"usage"' not in data and data.endswith(_ENDINGS):
+            return data
+        buffer = self._held + data
+        passed: list[bytes] = []
+        start = 0
+        for end in _EVENT_END.finditer(buffer):
+            passed.append(_without_usage(buffer[start : end.end()]))
+            start = end.end()
+        rest = buffer[start:]
+        if len(rest) > _MAX_HELD:
+            passed.append(rest)
+            rest = b""
+        self._held = rest
+        return b"".join(passed)
+
+    def flush(self) -> bytes:
+        """Return what is still held when the stream ends without the end of an event."""
+        held, self._held = self._held, b""
+        return _without_usage(held)
+
+
+def _without_usage(event: bytes) -> bytes:
+    """Return ``event`` without ``usage``: nothing where it was only that, unchanged where usage came with content."""
+    if b'"usage"' not in event:
+        return event
+    data = b"\n".join(_DATA.findall(event))
+    try:
+        chunk = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return event
+    if chunk.usage is None:
+        return _NULL_USAGE.sub(b"", event, count=1)
+    return b"" if chunk.choices == [] else event

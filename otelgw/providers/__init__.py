@@ -1,0 +1,1 @@
+"""Upstream providers as table rows."""
