@@ -31,10 +31,8 @@ def start(settings: Settings) -> str:
     if server.allow_open and not settings.auth.master_key_sha256:
         auth = "off (open to everybody)"
     content = "on" if settings.tracing.content else "off"
-    lines = [
-        f"otelgw {otelgw.__version__}  {url}  models: {shown or 'none'}  destinations: {destinations}  auth: {auth}  "
-        f"content: {content}  state: {_short(settings.state_dir)}"
-    ]
+    facts = f"models: {shown or 'none'}  destinations: {destinations}  auth: {auth}  content: {content}"
+    lines = [f"otelgw {otelgw.__version__}  {url}  {facts}  state: {_short(settings.state_dir)}"]
     lines += [f"warning: {warning}" for warning in settings.warnings]
     example = next((model for model in models if "*" not in model), None)
     if example is not None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import msgspec
+
 from otelgw_exporters.errors import OtelgwError
 
 __all__ = [

@@ -8,6 +8,7 @@ changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -260,10 +261,8 @@ class Supervisor:
 
     def _close_pipes(self, child: Child) -> None:
         if child.process is not None and child.process.stdin is not None:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 child.process.stdin.close()
-            except BrokenPipeError:
-                pass
         if child.ready_fd >= 0:
             os.close(child.ready_fd)
             child.ready_fd = -1

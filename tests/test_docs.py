@@ -15,6 +15,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from otelgw.config.flags import COMMANDS, FLAGS
+from otelgw.config.load import examine
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -114,3 +117,29 @@ def test_constraints_pin_every_direct_dependency_within_its_range() -> None:
     groups += PROJECT["project"]["optional-dependencies"].values()
     for requirement in (Requirement(text) for group in groups for text in group):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), str(requirement)
+
+
+@pytest.mark.parametrize(
+    ("where", "text"), list(_blocks("yaml")), ids=lambda value: value if " block " in value else ""
+)
+def test_every_config_example_is_one_that_check_accepts(where: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    variables = dict.fromkeys(re.findall(r"os\.environ/(\w+)", text), "sk-documentation")
+    _, findings = examine(str(path), {"OTELGW_MASTER_KEY": "sk-documentation", **variables}, prices=False)
+    assert not findings.errors, where
+    assert not findings.strict, where
+
+
+def test_every_command_and_flag_that_is_named_exists() -> None:
+    commands = {command.name for command in COMMANDS}
+    flags = {name for flag in FLAGS for name in flag.names} | {"--version", "--help"}
+    unknown = set()
+    for where, text in _blocks("sh"):
+        for line in text.splitlines():
+            called = re.match(r"(?:\S*/)?otelgw((?: .*)?)$", line.partition("#")[0].strip())
+            words = called[1].split() if called else []
+            if words and not words[0].startswith("-") and words[0] not in commands:
+                unknown.add((where, words[0]))
+            unknown |= {(where, word) for word in words if word.startswith("-") and word not in flags}
+    assert unknown == set()

@@ -19,10 +19,6 @@ logger = logging.getLogger(__name__)
 
 _SCHEMA = 1
 _TABLES = """
-CREATE TABLE IF NOT EXISTS destination (
-    name TEXT PRIMARY KEY,
-    added INTEGER NOT NULL -- nanoseconds since the epoch
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursor (
     destination TEXT NOT NULL,
     segment TEXT NOT NULL, -- SegmentReader.key
@@ -42,42 +38,29 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._database = _open(path)
 
-    def known(self) -> frozenset[str]:
-        """Return the names of all destinations that were ever added."""
-        return frozenset(name for (name,) in self._database.execute("SELECT name FROM destination"))
-
-    def add(self, destination: str, cursors: Mapping[str, int]) -> None:
-        """Add a destination, with the places where it starts."""
-        with self._database:
-            self._database.execute("INSERT OR IGNORE INTO destination VALUES (?, ?)", (destination, time.time_ns()))
-            self._write({destination: cursors})
-
     def cursors(self, destination: str) -> dict[str, int]:
-        """Return a destination's cursor in each segment that it has begun."""
+        """Return a destination's cursor in each segment that it has begun; elsewhere it starts at the beginning."""
         rows = self._database.execute("SELECT segment, offset FROM cursor WHERE destination = ?", (destination,))
         return dict(rows.fetchall())
 
     def save(self, cursors: Mapping[str, Mapping[str, int]]) -> bool:
         """Store cursors by destination and segment; False, and logged, if the disk does not take them."""
+        rows = [(name, segment, offset) for name, offsets in cursors.items() for segment, offset in offsets.items()]
         try:
             with self._database:
-                self._write(cursors)
+                self._database.executemany("INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", rows)
         except sqlite3.Error as error:
             logger.warning("the pipeline's cursors cannot be saved, a restart would send spans again: %s", error)
             return False
         return True
 
-    def _write(self, cursors: Mapping[str, Mapping[str, int]]) -> None:
-        self._database.executemany(
-            "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)",
-            [(name, segment, offset) for name, offsets in cursors.items() for segment, offset in offsets.items()],
-        )
-
-    def forget(self, segments: Iterable[str]) -> None:
-        """Drop the cursors in segments that are deleted."""
+    def keep(self, segments: Iterable[str]) -> None:
+        """Drop the cursors in all segments but these; the others are deleted."""
+        kept = set(segments)
         try:
             with self._database:
-                self._database.executemany("DELETE FROM cursor WHERE segment = ?", [(key,) for key in segments])
+                known = {key for (key,) in self._database.execute("SELECT DISTINCT segment FROM cursor")}
+                self._database.executemany("DELETE FROM cursor WHERE segment = ?", [(key,) for key in known - kept])
         except sqlite3.Error as error:
             logger.warning("cursors of deleted segments cannot be removed: %s", error)
 
@@ -122,6 +105,9 @@ def _prepare(database: sqlite3.Connection) -> sqlite3.Connection:
     # NORMAL: a commit costs no fsync; a power cut may take back the last ones, which is only a repetition.
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
+    (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > _SCHEMA:
         raise sqlite3.DatabaseError(f"it was written by a newer otelgw (schema {version}, known is {_SCHEMA})")

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import (
-    AnyValue,
-    ArrayValue,
-    InstrumentationScope,
-    KeyValue,
-    KeyValueList,
-)
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext, SpanKind, StatusCode
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
 __all__ = ["EncodedSpan", "Encoder", "assemble", "split", "to_json"]
 
-_INT64 = 1 << 63
+_INT64, _UINT64 = 1 << 63, (1 << 64) - 1
+_DOUBLE = struct.Struct("<d")
 _KINDS = {
     SpanKind.INTERNAL: Span.SPAN_KIND_INTERNAL,
     SpanKind.SERVER: Span.SPAN_KIND_SERVER,
@@ -131,7 +127,9 @@ def _ids_to_hex(holder: dict[str, Any]) -> None:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
+    """Return a length-delimited field."""
+    size = len(content)
+    return _TAGS[number] + (_ONE_BYTE[size] if size < 0x80 else _varint(size)) + content
 
 
 def _varint(value: int) -> bytes:
@@ -143,9 +141,13 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
+_TAGS = [bytes((number << 3 | 2,)) for number in range(16)]
+_ONE_BYTE = [bytes((value,)) for value in range(0x80)]
+
+
 def _resource(resource: Any) -> bytes:
     """The fields of ResourceSpans apart from its scope_spans."""
-    encoded = _field(1, Resource(attributes=_attributes(resource.attributes)).SerializeToString(deterministic=True))
+    encoded = _field(1, _attributes(1, resource.attributes))
     return encoded + (_field(3, _utf8(resource.schema_url)) if resource.schema_url else b"")
 
 
@@ -153,10 +155,8 @@ def _scope(scope: Any) -> bytes:
     """The fields of ScopeSpans apart from its spans."""
     if scope is None:
         return _field(1, b"")
-    message = InstrumentationScope(
-        name=_text(scope.name), version=_text(scope.version or ""), attributes=_attributes(scope.attributes or {})
-    )
-    encoded = _field(1, message.SerializeToString(deterministic=True))
+    message = InstrumentationScope(name=_text(scope.name), version=_text(scope.version or ""))
+    encoded = _field(1, message.SerializeToString() + _attributes(3, scope.attributes or {}))
     return encoded + (_field(3, _utf8(scope.schema_url)) if scope.schema_url else b"")
 
 
@@ -167,12 +167,11 @@ def _span(span: ReadableSpan, attributes: Mapping[str, Any]) -> bytes:
     message = Span(
         trace_id=context.trace_id.to_bytes(16, "big"),
         span_id=context.span_id.to_bytes(8, "big"),
-        trace_state=_text(context.trace_state.to_header()) if context.trace_state else "",
+        trace_state=_trace_state(context),
         name=_text(span.name),
         kind=_KINDS[span.kind],
         start_time_unix_nano=span.start_time or 0,
         end_time_unix_nano=span.end_time or 0,
-        attributes=_attributes(attributes),
         status=Status(code=_CODES[span.status.status_code], message=_text(span.status.description or "")),
         dropped_attributes_count=span.dropped_attributes,
         dropped_events_count=span.dropped_events,
@@ -181,23 +180,34 @@ def _span(span: ReadableSpan, attributes: Mapping[str, Any]) -> bytes:
     )
     if span.parent is not None:
         message.parent_span_id = span.parent.span_id.to_bytes(8, "big")
-    for event in span.events:
-        message.events.add(
-            name=_text(event.name),
-            time_unix_nano=event.timestamp,
-            attributes=_attributes(event.attributes or {}),
-            dropped_attributes_count=event.dropped_attributes,
-        )
-    for link in span.links:
-        message.links.add(
-            trace_id=link.context.trace_id.to_bytes(16, "big"),
-            span_id=link.context.span_id.to_bytes(8, "big"),
-            trace_state=_text(link.context.trace_state.to_header()) if link.context.trace_state else "",
-            attributes=_attributes(link.attributes or {}),
-            dropped_attributes_count=link.dropped_attributes,
-            flags=_flags(link.context, link.context),
-        )
-    return message.SerializeToString(deterministic=True)
+    parts = [message.SerializeToString(), _attributes(9, attributes)]
+    parts += [_field(11, _event(event)) for event in span.events]
+    parts += [_field(13, _link(link)) for link in span.links]
+    return b"".join(parts)
+
+
+def _event(event: Event) -> bytes:
+    message = Span.Event(
+        name=_text(event.name),
+        time_unix_nano=event.timestamp,
+        dropped_attributes_count=event.dropped_attributes,
+    )
+    return message.SerializeToString() + _attributes(3, event.attributes or {})
+
+
+def _link(link: Link) -> bytes:
+    message = Span.Link(
+        trace_id=link.context.trace_id.to_bytes(16, "big"),
+        span_id=link.context.span_id.to_bytes(8, "big"),
+        trace_state=_trace_state(link.context),
+        dropped_attributes_count=link.dropped_attributes,
+        flags=_flags(link.context, link.context),
+    )
+    return message.SerializeToString() + _attributes(4, link.attributes or {})
+
+
+def _trace_state(context: SpanContext) -> str:
+    return _text(context.trace_state.to_header()) if context.trace_state else ""
 
 
 def _flags(context: SpanContext, remote: SpanContext | None) -> int:
@@ -207,41 +217,45 @@ def _flags(context: SpanContext, remote: SpanContext | None) -> int:
     return flags | (SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK if remote is not None and remote.is_remote else 0)
 
 
-def _attributes(attributes: Mapping[str, Any]) -> list[KeyValue]:
-    return [KeyValue(key=_text(key), value=_any(value)) for key, value in attributes.items()]
+def _attributes(number: int, attributes: Mapping[str, Any]) -> bytes:
+    """Return the repeated KeyValue field ``number``.
+
+    Written out by hand: attributes are most of a span, and protobuf's Python objects take three times as long.
+    """
+    return b"".join([_field(number, _key(key) + _field(2, _any(value))) for key, value in attributes.items()])
 
 
-def _any(value: Any) -> AnyValue:
+@lru_cache(maxsize=4096)
+def _key(key: str) -> bytes:
+    return _field(1, _utf8(key))
+
+
+def _any(value: Any) -> bytes:
+    """Return an AnyValue: string 1, bool 2, int 3, double 4, array 5, kvlist 6, bytes 7."""
     if isinstance(value, str):
-        return AnyValue(string_value=_text(value))
+        return _field(1, _utf8(value))
     if isinstance(value, bool):
-        return AnyValue(bool_value=value)
+        return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, int):
         if -_INT64 <= value < _INT64:
-            return AnyValue(int_value=value)
-        return AnyValue(string_value=str(value))
+            return b"\x18" + _varint(value & _UINT64)
+        return _field(1, str(value).encode())
     if isinstance(value, float):
-        return AnyValue(double_value=value)
+        return b"\x21" + _DOUBLE.pack(value)
     if value is None:
-        return AnyValue()
+        return b""
     if isinstance(value, bytes):
-        return AnyValue(bytes_value=value)
+        return _field(7, value)
     if isinstance(value, Mapping):
-        return AnyValue(kvlist_value=KeyValueList(values=_attributes({str(key): item for key, item in value.items()})))
+        return _field(6, _attributes(1, {str(key): item for key, item in value.items()}))
     if isinstance(value, Sequence):
-        return AnyValue(array_value=ArrayValue(values=[_any(item) for item in value]))
+        return _field(5, b"".join(_field(1, _any(item)) for item in value))
     raise TypeError(f"a value of type {type(value).__name__} has no form in OTLP")
 
 
 def _text(value: str) -> str:
     """Return ``value`` as protobuf takes it: a lone surrogate is no UTF-8."""
-    if value.isascii():
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return value.encode("utf-8", "replace").decode()
-    return value
+    return value if value.isascii() else _utf8(value).decode()
 
 
 def _utf8(value: str) -> bytes:

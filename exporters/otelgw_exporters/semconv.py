@@ -115,8 +115,10 @@ OTELGW_KEY_HASH: Final = "otelgw.key.hash"
 OTELGW_METADATA: Final = "otelgw.metadata."  # + the caller's key
 OTELGW_MODEL_ALIAS: Final = "otelgw.model.alias"
 OTELGW_OVERHEAD_DURATION: Final = "otelgw.overhead.duration"  # seconds
+OTELGW_REQUEST_MEDIA_TYPE: Final = "otelgw.request.media_type"  # of a body that is recorded by its hash only
 OTELGW_REQUEST_SHA256: Final = "otelgw.request.sha256"  # of the whole body, where only a part is recorded
 OTELGW_REQUEST_TRUNCATED: Final = "otelgw.request.truncated"
+OTELGW_RESPONSE_MEDIA_TYPE: Final = "otelgw.response.media_type"
 OTELGW_RESPONSE_SHA256: Final = "otelgw.response.sha256"
 OTELGW_RESPONSE_TRUNCATED: Final = "otelgw.response.truncated"
 OTELGW_TAGS: Final = "otelgw.tags"
@@ -131,6 +133,8 @@ CONTENT: Final = frozenset(
 
 _INT64: Final = 1 << 63
 _STRUCTURED_DEPTH: Final = 24  # protobuf decoders stop at 100 nested messages; a level of ours takes up to four
+
+_SIMPLE: Final = frozenset({str, int, float, bool})
 
 Form = Callable[[Any], Any]
 
@@ -169,6 +173,8 @@ DIALECTS: Mapping[str, _Dialect] = {
 
 def _as_json(value: Any) -> Any:
     """Return a structured value as JSON text; any other value as it is."""
+    if type(value) in _SIMPLE:
+        return value
     if isinstance(value, Mapping) or (_is_list(value) and any(isinstance(v, Mapping) or _is_list(v) for v in value)):
         return _json(value)
     return value
@@ -179,10 +185,14 @@ def _json(value: Any) -> str:
         return msgspec.json.encode(value).decode()
     except (TypeError, ValueError):  # a lone surrogate, an unusual key: escaped rather than lost
         return json.dumps(value, default=str)
+    except RecursionError:
+        return '"nested too deeply"'
 
 
 def _as_structure(value: Any) -> Any:
     """Return ``value`` so that OTLP can carry it: integers fit 64 bits, nesting has an end."""
+    if type(value) in _SIMPLE:
+        return value
     if isinstance(value, Mapping) or _is_list(value):
         return _bounded(value, _STRUCTURED_DEPTH)
     return value

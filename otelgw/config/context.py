@@ -60,7 +60,7 @@ class Context:
         resolved = self.references.resolve(chosen, location)
         rest = {key: value for key, value in data.items() if key not in chosen}
         try:
-            return model.model_validate({**rest, **{k: v for k, v in resolved.items() if not _absent(v)}})
+            return model.model_validate({**rest, **_given(resolved)})
         except ValidationError as error:
             self.findings.invalid(error, location, model.every_key())
             return model.model_construct()
@@ -82,7 +82,9 @@ class Context:
 
         near = get_close_matches(key.lower().replace("-", "_"), sorted(CONTENT_CONTROLS), n=1, cutoff=_LIKELY)
         if near:
-            self.findings.error(location, f"unknown key; did you mean `{near[0]}`? Without it content would be recorded")
+            self.findings.error(
+                location, f"unknown key; did you mean `{near[0]}`? Without it content would be recorded"
+            )
         return bool(near)
 
     def refused(self, key: str, value: Any, location: Location) -> bool:
@@ -110,5 +112,8 @@ class Context:
                 self.unknown(key, place, known)
 
 
-def _absent(value: Any) -> bool:
-    return value is None
+def _given(data: dict[str, Any]) -> dict[str, Any]:
+    """Return ``data`` without the keys that have no value, at any depth: they are as if they were not there."""
+    return {
+        key: _given(value) if isinstance(value, dict) else value for key, value in data.items() if value is not None
+    }

@@ -45,6 +45,9 @@ _Loader.add_implicit_resolver(
     ),
     list("-+.0123456789"),
 )
+_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "null", "bool", "int", "float", "value", "merge")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,9 @@ class _Reading:
                 self.problem(node, "nested too deeply, or aliases (`*name`) that multiply; write the values out")
             return None
         self.lines.setdefault(path_text(location), _line(node))
+        if node.tag not in _TAGS:
+            self.problem(node, f"the tag {node.tag} is not supported; write a plain value")
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
@@ -199,9 +205,6 @@ class _Reading:
                 return float(text.replace("_", ""))
         except (ValueError, KeyError):
             self.problem(node, f"not a number or a boolean that can be read; put it in quotes if it is text ({kind})")
-            return None
-        if kind not in {"str", "value"}:
-            self.problem(node, f"the tag {node.tag} is not supported; write a plain value")
             return None
         return text
 
@@ -270,7 +273,10 @@ def _shown(line: str) -> str:
 def _slip(lines: list[str], error: yaml.YAMLError) -> tuple[int, int] | None:
     """Return the index of the misplaced item and the indent that its dash needs; None for another mistake."""
     mark = getattr(error, "problem_mark", None)
-    if mark is None or "mapping values" not in str(getattr(error, "problem", "")) or mark.line >= len(lines):
+    problem = str(getattr(error, "problem", ""))
+    # The second one where a comment or a quotation mark ends the value of the item's first key.
+    deeper = "mapping values are not allowed" in problem or "but found '<block mapping start>'" in problem
+    if mark is None or not deeper or mark.line >= len(lines):
         return None
     index = mark.line - 1
     while index >= 0 and (not lines[index].strip() or lines[index].lstrip().startswith("#")):

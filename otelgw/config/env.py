@@ -18,11 +18,9 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from otelgw.config.findings import Findings, did_you_mean
+from otelgw.config.flags import boolean
 
-__all__ = ["CREDENTIAL_HEADERS", "VARIABLES", "Environment", "boolean", "process_environment", "read"]
-
-TRUE = frozenset({"1", "true", "yes", "on"})
-FALSE = frozenset({"0", "false", "no", "off"})
+__all__ = ["CREDENTIAL_HEADERS", "VARIABLES", "Environment", "process_environment", "read"]
 
 PROPAGATORS = ("tracecontext", "baggage", "b3", "b3multi")
 _OTHER_PROPAGATORS = {"jaeger", "xray", "ottrace", "xray_lambda"}
@@ -112,12 +110,6 @@ class Environment:
 def process_environment() -> dict[str, str]:
     """Return a copy of the process's environment."""
     return dict(os.environ)
-
-
-def boolean(text: str) -> bool | None:
-    """Return the truth of ``text`` (1, true, yes, on …), None when it is neither true nor false."""
-    lowered = text.strip().lower()
-    return True if lowered in TRUE else False if lowered in FALSE else None
 
 
 def read(environment: Mapping[str, str], findings: Findings) -> Environment:

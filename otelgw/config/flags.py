@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-__all__ = ["COMMANDS", "FLAGS", "Command", "Flag", "Flags"]
+__all__ = ["COMMANDS", "FLAGS", "Command", "Flag", "Flags", "boolean", "of_command"]
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,28 @@ class Flag:
     choices: tuple[str, ...] = ()
     default: str = ""
     commands: tuple[str, ...] = ("serve",)
+
+    def read(self, text: str) -> str | int | bool | None:
+        """Return the value of the flag's variable; None where it says nothing.
+
+        Raises:
+            ValueError: the text is no such value; says what is.
+        """
+        # Kubernetes sets NAME_PORT=tcp://10.0.0.1:4000 for every Service, so also for one that is called otelgw.
+        if not text.strip() or text.startswith("tcp://"):
+            return None
+        if self.kind == "integer":
+            if not text.strip().isdecimal():
+                raise ValueError("must be a number")
+            return int(text.strip()[:10])
+        if self.kind == "switch":
+            value = boolean(text)
+            if value is None:
+                raise ValueError("must be true or false")
+            return value
+        if self.kind == "choice" and text.strip() not in self.choices:
+            raise ValueError(f"must be one of {', '.join(self.choices)}")
+        return text.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +97,7 @@ FLAGS: tuple[Flag, ...] = (
         "detailed_debug",
         ("--detailed-debug", "--detailed_debug"),
         "OTELGW_DETAILED_DEBUG",
-        "log at debug level, libraries too",
+        "the same, in LiteLLM's spelling",
         "switch",
     ),
     Flag(
@@ -112,3 +137,13 @@ COMMANDS: tuple[Command, ...] = (
     Command("schema", "print the JSON Schema of the config file"),
     Command("completion", "print the completion script of a shell", "shell", ("bash", "zsh", "fish"), optional=False),
 )
+
+
+def boolean(text: str) -> bool | None:
+    """Return the truth of ``text`` (1, true, yes, on …), None when it is neither true nor false."""
+    lowered = text.strip().lower()
+    return True if lowered in TRUE else False if lowered in FALSE else None
+
+
+def of_command(name: str) -> list[Flag]:
+    return [flag for flag in FLAGS if name in flag.commands]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from otelgw.config.settings import Limits, Server, Timeouts, Tracing
 
@@ -22,6 +22,7 @@ __all__ = [
     "ServerSection",
     "TimeoutsSection",
     "names_list",
+    "one_or_more",
 ]
 
 _SERVER, _TIMEOUTS, _LIMITS, _TRACING = Server(), Timeouts(), Limits(), Tracing()
@@ -46,9 +47,16 @@ def _none(value: Any) -> Any:
     return [] if value == ["none"] else value
 
 
-Names = Annotated[list[str], BeforeValidator(names_list)]
+def one_or_more(*choices: str, switch: bool = False) -> WithJsonSchema:
+    """Return the JSON Schema of a list of names that may also be written as one name, or as true or false."""
+    name: dict[str, Any] = {"type": "string", "enum": list(choices)} if choices else {"type": "string"}
+    forms: list[dict[str, Any]] = [{"type": "array", "items": name}, name]
+    return WithJsonSchema({"anyOf": [*forms, {"type": "boolean"}] if switch else forms})
+
+
+Names = Annotated[list[str], BeforeValidator(names_list), one_or_more()]
 HeaderNames = Annotated[
-    list[Annotated[str, Field(pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$")]], BeforeValidator(names_list)
+    list[Annotated[str, Field(pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$")]], BeforeValidator(names_list), one_or_more()
 ]
 Seconds = Annotated[float, Field(gt=0, le=DAY)]
 Bytes = Annotated[int, Field(gt=0, le=2**40)]
@@ -128,6 +136,9 @@ class TimeoutsSection(Section):
     first_byte: Seconds = Field(
         default=_TIMEOUTS.first_byte,
         description="From the request sent to the answer's first byte.",
+    )
+    stream_first_byte: Seconds | None = Field(
+        default=None, description="Replaces `first_byte` for a streamed answer."
     )
     idle: Seconds = Field(default=_TIMEOUTS.idle, description="Between two pieces of an answer.")
     total: Seconds = Field(
@@ -253,7 +264,10 @@ class OtelgwSection(Section):
         description="The name of the instrumentation scope. Default: `otelgw`.",
     )
     propagators: Annotated[
-        list[Literal["tracecontext", "baggage", "b3", "b3multi"]], BeforeValidator(_none), BeforeValidator(names_list)
+        list[Literal["tracecontext", "baggage", "b3", "b3multi"]],
+        BeforeValidator(_none),
+        BeforeValidator(names_list),
+        one_or_more("tracecontext", "baggage", "b3", "b3multi", "none"),
     ] = Field(
         default=list(_TRACING.propagators),  # type: ignore[arg-type]
         description="Formats in which a caller's trace context is read; W3C wins. `none` reads none.",
@@ -281,14 +295,17 @@ class OtelgwSection(Section):
         default=False, description="Send the body's `metadata` upstream; it is for the gateway's spans otherwise."
     )
 
-    @field_validator("destinations")
     @classmethod
-    def _one_name_each(cls, value: list[DestinationSection]) -> list[DestinationSection]:
+    def unique(cls, destinations: list[DestinationSection]) -> None:
+        """Check that every destination has a name of its own.
+
+        Raises:
+            ValueError: two have the same one; says which.
+        """
         seen = set[str]()
-        for destination in value:
+        for destination in destinations:
             if destination.name in seen:
                 raise ValueError(
                     f"two destinations are called {destination.name}; name them apart, as in {destination.type}/second"
                 )
             seen.add(destination.name)
-        return value

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from otelgw.dialects.facts import Usage
 from otelgw.providers.catalog import Provider, find, infer
-from otelgw.tracing.cost import CONFIG, GENAI_PRICES, find_model
+from otelgw.tracing.cost import CONFIG, GENAI_PRICES, cost, find_model
 from otelgw.tracing.record import Price
 
-__all__ = ["resolve_price"]
+__all__ = ["price_text", "resolve_price"]
 
 
 def resolve_price(row: Provider, model: str, model_info: Mapping[str, Any]) -> Price | None:
@@ -48,3 +49,21 @@ def _rate(model_info: Mapping[str, Any], key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if value >= 0 else None
+
+
+def price_text(price: Price | None) -> str:
+    """Return a price for a table: ``0.15 in, 0.6 out``, where it comes from if that is no number, or ``unknown``."""
+    if price is None:
+        return "unknown"
+    if price.source == CONFIG:
+        return f"{price.input_per_token * 1e6:g} in, {price.output_per_token * 1e6:g} out (config)"
+    if not price.model:
+        return "by the answer's model"
+    return ", ".join(f"{rate:g} {name}" for name in ("in", "out") if (rate := _per_million(price, name)) is not None)
+
+
+def _per_million(price: Price, side: str) -> float | None:
+    """Return what a million tokens more cost on a short request, so without a fee per request or a higher tier."""
+    field = {"in": "input", "out": "output"}[side]
+    some, more = (cost(price, Usage(**{field: count})) for count in (1000, 2000))
+    return None if some is None or more is None else round((more - some) * 1000, 6)

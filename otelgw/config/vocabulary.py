@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
-from otelgw.config.model import Names, Seconds, Section, TimeoutsSection, names_list
+from otelgw.config.model import Names, Seconds, Section, TimeoutsSection, names_list, one_or_more
 
 __all__ = [
     "ACCESS_CONTROLS",
@@ -57,7 +57,11 @@ def _blank(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-Formats = Annotated[list[Literal["tracecontext", "b3", "b3multi", "baggage"]], BeforeValidator(_formats)]
+Formats = Annotated[
+    list[Literal["tracecontext", "b3", "b3multi", "baggage"]],
+    BeforeValidator(_formats),
+    one_or_more("tracecontext", "b3", "b3multi", "baggage", switch=True),
+]
 Text = Annotated[Annotated[str, StringConstraints(strip_whitespace=True)] | None, BeforeValidator(_blank)]
 HeaderMap = dict[str, str] | None
 Amount = Annotated[float, Field(ge=0)]
@@ -98,12 +102,12 @@ class LitellmParams(Vocabulary):
     extra_body: dict[str, Any] | None = Field(default=None, description="Default fields of the upstream body.")
     timeout: Seconds | None = Field(
         default=None,
-        description="Seconds for the whole call; also the bound of its first byte.",
+        description="Seconds to the first byte of an answer, and at most between two pieces of it.",
     )
     stream_timeout: Seconds | None = Field(default=None, description="Seconds to the first byte of a streamed answer.")
     timeouts: TimeoutsSection | None = Field(
         default=None,
-        description="otelgw's: connect, first_byte, idle, total; seconds.",
+        description="otelgw's: the keys of `otelgw.timeouts`; seconds.",
     )
     rpm: Rate | None = Field(default=None, description="Requests a minute. Accepted, not yet enforced.")
     tpm: Rate | None = Field(default=None, description="Tokens a minute. Accepted, not yet enforced.")
@@ -174,7 +178,9 @@ class GeneralSettings(Vocabulary):
     )
     otel: bool = Field(default=False, description="`true` is the callback `otel`.")
     pass_through: Annotated[
-        list[Literal["files", "batches", "uploads", "vector_stores", "fine_tuning"]], BeforeValidator(names_list)
+        list[Literal["files", "batches", "uploads", "vector_stores", "fine_tuning"]],
+        BeforeValidator(names_list),
+        one_or_more("files", "batches", "uploads", "vector_stores", "fine_tuning"),
     ] = Field(default_factory=list, description="otelgw's: route groups passed through besides the usual ones.")
     cors_allow_origins: Names = Field(
         default_factory=list, description="otelgw's: origins of web pages that may call the gateway."

@@ -38,14 +38,14 @@ def finish_reason(given: Any) -> str:
 
 
 def reasons_of(choices: list[dict[str, Any]], tail: bytes) -> list[str]:
-    """Return the finish reason of each choice; of a body with its middle missing, from ``tail`` where that is certain."""
+    """Return the finish reason of each choice; where the middle of a body is missing, ``tail`` may still tell it."""
     reasons = [finish_reason(choice.get("finish_reason")) for choice in choices]
     if not tail or ERROR not in reasons:
         return reasons
     beyond = _REASON.findall(tail)
     if len(reasons) == len(beyond) == 1:
         return [finish_reason(beyond[0].decode())]
-    return [UNREAD if not choice.get("finish_reason") else reason for choice, reason in zip(choices, reasons, strict=True)]
+    return [finish_reason(choice.get("finish_reason") or UNREAD) for choice in choices]
 
 
 def in_order(choices: Any) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["REDACTED", "is_secret", "redacted", "redacted_url"]
+__all__ = ["REDACTED", "is_secret", "redacted", "redacted_text", "redacted_url"]
 
 REDACTED = "REDACTED"
 
@@ -45,6 +45,11 @@ _ENDINGS = (
 )
 _SEPARATORS = str.maketrans("", "", "-_. ")
 _PARAMETER = re.compile(r"([?&;#])([^=&;#]{1,128})=([^&;#]*)")
+# Keys as providers issue them, and what follows the words that announce one.
+_KEY_IN_TEXT = re.compile(
+    r"\b(?:(?:sk|pk|rk|gsk|xai|hf|r8|nvapi|pplx|fw|csk|tgp|key)[-_][A-Za-z0-9_*-]{8,}|AIza[\w-]{20,}|AKIA[0-9A-Z]{12,}"
+    r"|eyJ[\w-]{8,}\.[\w.-]+)|(?i:\bbearer\s+|\bapi[-_ ]?key\b[^\w]{1,4})(?=\S*\d)[^\s'\",;]{8,}"
+)
 _USERINFO = re.compile(r"(?<=//)[^/?#@\s]*@")
 
 
@@ -72,6 +77,11 @@ def redacted_url(url: str) -> str:
     if "=" not in url:
         return url
     return _PARAMETER.sub(_redacted_parameter, url)
+
+
+def redacted_text(text: str) -> str:
+    """Return ``text`` without what looks like an API key in it: providers repeat keys in their error messages."""
+    return _KEY_IN_TEXT.sub(REDACTED, redacted_url(text))
 
 
 def _redacted_parameter(match: re.Match[str]) -> str:

@@ -27,7 +27,8 @@ class _Call:
         self.id = self.id or string(delta.get("id")) or ""
         self.kind = self.kind or string(delta.get("type")) or ""
         held = mapping(delta.get("custom")) if self.kind == "custom" else mapping(delta.get("function"))
-        for pieces, value in ((self.name, held.get("name")), (self.arguments, held.get("arguments", held.get("input")))):
+        given = held.get("arguments", held.get("input"))
+        for pieces, value in ((self.name, held.get("name")), (self.arguments, given)):
             if isinstance(value, str):
                 pieces.append(value)
 

@@ -26,7 +26,9 @@ _TOKEN = re.compile(
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _UP_TO_STRUCTURE = re.compile(rb'[^",:\[\]{}]*+')
 _REST_OF_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_DANGLING_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)\Z")
+# Half an escape, or the first half of a surrogate pair.
+_DANGLING_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*((?:\\u[dD][89abAB][0-9a-fA-F]{2})?(?:\\(?:u[0-9a-fA-F]{0,3})?)?)\Z")
+_BEFORE_KEY = (b",", b"{")  # a string without one of them before it may be the end of a longer one
 _CLOSER = {b"{": b"}", b"[": b"]"}
 
 # What may come next, while a damaged document is walked through.
@@ -45,7 +47,7 @@ class Document(NamedTuple):
 
 
 def load(body: bytes, tail: bytes = b"") -> Document:
-    """Return the JSON in ``body``, or in a body whose first bytes are ``body`` and whose last are ``tail``. Never raises."""
+    """Return the JSON in ``body``, or in a body that begins with ``body`` and ends with ``tail``. Never raises."""
     if not tail:
         try:
             return Document(_decode(body), True)
@@ -58,8 +60,8 @@ def load(body: bytes, tail: bytes = b"") -> Document:
         if value is not None:
             return Document(value, True)
     value = _tolerant(_closed(body.removeprefix(_BOM)))
-    if isinstance(value, dict) and tail:
-        value |= _members(tail)
+    if tail and (value is None or isinstance(value, dict)):
+        value = ((value or {}) | _members(tail)) or None
     return Document(value, False)
 
 
@@ -72,7 +74,7 @@ def value_of(text: str | bytes) -> Any:
 
 
 def _tolerant(body: bytes) -> Any:
-    """Return the JSON in ``body`` although it is outside the standard: NaN, lone surrogates, bytes that are not UTF-8."""
+    """Return the JSON in ``body`` although it breaks the standard: NaN, lone surrogates, bytes that are not UTF-8."""
     value = value_of(body)
     if value is not None:
         return value
@@ -169,7 +171,7 @@ def _members(tail: bytes) -> dict[str, Any]:
 
 
 def _tokens(tail: bytes, at: int) -> list[tuple[int, bytes, int, int]]:
-    """Return (depth relative to the start, mark or empty, start, end) of every token; empty unless all of it is tokens."""
+    """Return (depth relative to the start, mark or empty, start, end) of each token; nothing where there is more."""
     found: list[tuple[int, bytes, int, int]] = []
     depth = 0
     end = len(tail.rstrip())
@@ -198,7 +200,7 @@ def _outermost(tail: bytes, tokens: list[tuple[int, bytes, int, int]]) -> dict[s
             if value is not None and key:
                 members[key] = value
             start = -1
-        elif depth == inner and mark == b":" and at and not tokens[at - 1][1]:
+        elif depth == inner and mark == b":" and at > 1 and not tokens[at - 1][1] and tokens[at - 2][1] in _BEFORE_KEY:
             name = _tolerant(tail[tokens[at - 1][2] : tokens[at - 1][3]])
             key, start = (name, end) if isinstance(name, str) else ("", -1)
     return members

@@ -28,8 +28,9 @@ NO_FAILURE = Failure()
 def read_failure(document: Any) -> Failure:
     """Return the error in an answer or in a stream's event.
 
-    Known shapes: OpenAI's ``{"error": {"message", "type", "code"}}``, the same in a list (Gemini), ``{"error": "text"}``
-    (Ollama, TGI), ``{"object": "error", "message"}`` (vLLM, Mistral), ``{"detail"}`` (FastAPI), ``{"message"}`` (Azure).
+    Known shapes: OpenAI's ``{"error": {"message", "type", "code"}}``, the same in a list (Gemini),
+    ``{"error": "text"}`` (Ollama, TGI), ``{"object": "error", "message"}`` (vLLM, Mistral), ``{"detail"}`` (FastAPI),
+    ``{"message"}`` (Azure).
     """
     if isinstance(document, list) and len(document) == 1:
         document = document[0]

@@ -53,8 +53,8 @@ _OUTPUT_TYPES = {"text": "text", "json_object": "json", "json_schema": "json"}
 _TOOL_ROLES = ("tool", "function")
 
 
-def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:
-    """Return the parameters and messages of a request; of a cut one, those of its head and the parameters of ``tail``."""
+def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:  # noqa: ARG001
+    """Return the parameters and messages of a request; of a cut one, what its head and its tail hold whole."""
     request, whole = document.load(body, tail)
     if not isinstance(request, dict):
         return NOTHING
@@ -127,6 +127,7 @@ def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes =
 
 def _read_stream(body: bytes, tail: bytes) -> Facts:
     attributes: dict[str, Any] = {}
+    unknown = response_table
     choices = StreamedChoices()
     usage: Usage | None = None
     failure = NO_FAILURE
@@ -140,28 +141,21 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
             failure = failure if failure.type else _failure_in(event, chunk)
         if not isinstance(chunk, dict):
             continue
-        for name, attribute, reader in response_table:
-            # What names the answer is told by its first chunk that knows it: Azure's very first has empty names.
-            if attribute not in attributes and reader(chunk.get(name)):
-                attributes[attribute] = chunk[name]
+        if unknown:  # the answer is named by its first chunk that knows the name: Azure's very first has empty ones
+            attributes |= taken(chunk, unknown)
+            unknown = tuple(row for row in unknown if row[1] not in attributes)
         usage = read_usage(chunk.get("usage") or mapping(chunk.get("x_groq")).get("usage")) or usage
         for position, given in enumerate(mappings(chunk.get("choices"))):
             choice = choices.at(given, position)
             choice.add(mapping(given.get("delta")))
             choice.finish_reason = given.get("finish_reason") or choice.finish_reason
     found = choices.in_order()
+    messages = [output_message(choice.message(), choice.finish_reason) for choice in found]
     if found:
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = [finish_reason(choice.finish_reason) for choice in found]
-    messages = [output_message(choice.message(), choice.finish_reason) for choice in found]
+    content = {semconv.GEN_AI_OUTPUT_MESSAGES: messages} if messages else {}
     ended = done or (bool(found) and all(choice.finish_reason for choice in found))
-    return Facts(
-        attributes,
-        {semconv.GEN_AI_OUTPUT_MESSAGES: messages} if messages else {},
-        usage,
-        failure.type,
-        failure.message,
-        complete=ended,
-    )
+    return Facts(attributes, content, usage, failure.type, failure.message, complete=ended)
 
 
 def _failure_in(event: sse.Event, chunk: Any) -> Failure:
@@ -169,5 +163,3 @@ def _failure_in(event: sse.Event, chunk: Any) -> Failure:
     if found.type:
         return found
     return Failure("_OTHER", event.data[:1024].decode("utf-8", "replace"))
-
-

@@ -16,7 +16,7 @@ from otelgw_exporters import semconv
 __all__ = ["read_request", "read_response"]
 
 
-def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:
+def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:  # noqa: ARG001
     """Return the parameters and prompts of a request; prompts given as token ids are no text and are left out."""
     request, whole = document.load(body, tail)
     if not isinstance(request, dict):

@@ -34,7 +34,7 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:
+def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:  # noqa: ARG001
     """Return the parameters of a request and its texts, each as a message; token ids are no text and are left out."""
     request, whole = document.load(body, tail)
     if not isinstance(request, dict):
@@ -45,7 +45,7 @@ def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> F
     return Facts(attributes, content if texts else {}, complete=whole)
 
 
-def read_response(body: bytes, content_type: str, *, stream: bool = False, tail: bytes = b"") -> Facts:
+def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes = b"") -> Facts:  # noqa: ARG001
     """Return model and usage of an answer."""
     try:
         known = _decode(body)

@@ -42,8 +42,8 @@ _FIELDS = 64
 _BOUNDARY = re.compile(r'boundary="?([^";]{1,200})', re.IGNORECASE)
 _NAME = re.compile(rb'content-disposition:[^\r\n]*[;\s]name="?([^";\r\n]{1,128})', re.IGNORECASE)
 _FORM_TYPES: dict[str, Callable[[str], Any]] = {
-    "n": lambda given: document.value_of(given),
-    "temperature": lambda given: document.value_of(given),
+    "n": document.value_of,
+    "temperature": document.value_of,
     "stream": lambda given: given == "true",
 }
 
@@ -136,7 +136,8 @@ def _images(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message(said: list[dict[str, Any]]) -> dict[str, Any]:
-    return {semconv.GEN_AI_OUTPUT_MESSAGES: [{"role": "assistant", "parts": said, "finish_reason": "stop"}]} if said else {}
+    message = {"role": "assistant", "parts": said, "finish_reason": "stop"}
+    return {semconv.GEN_AI_OUTPUT_MESSAGES: [message]} if said else {}
 
 
 def _usage(answer: dict[str, Any]) -> Usage | None:

@@ -47,7 +47,7 @@ _UNFINISHED = ("queued", "in_progress")
 _FAILED = ("failed", "cancelled")
 
 
-def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:
+def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:  # noqa: ARG001
     """Return the parameters, instructions and input items of a request."""
     request, whole = document.load(body, tail)
     if not isinstance(request, dict):

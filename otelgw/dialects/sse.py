@@ -16,6 +16,7 @@ __all__ = ["DONE", "Event", "Reader", "events", "is_stream"]
 DONE = b"[DONE]"
 _BOM = b"\xef\xbb\xbf"
 _DATA = b"data: "
+_MEDIA = ("audio/", "image/", "video/")
 
 
 class Event(NamedTuple):
@@ -29,7 +30,7 @@ def is_stream(content_type: str, asked: bool) -> bool:
     """Say whether an answer is server-sent events: by its media type, else by what was ``asked`` for."""
     if "event-stream" in content_type:
         return True
-    return asked and "json" not in content_type
+    return asked and "json" not in content_type and not content_type.startswith(_MEDIA)
 
 
 def events(body: bytes, tail: bytes = b"") -> Iterator[Event]:

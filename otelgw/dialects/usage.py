@@ -69,8 +69,10 @@ def _inclusive(given: int | None, made: int | None, total: int | None, cached: i
 
 
 def _cost(value: dict[str, Any]) -> float | None:
-    """Return the price in USD that the provider itself reports: OpenRouter's ``cost``, Perplexity's ``cost.total_cost``,
-    DeepInfra's ``estimated_cost``."""
+    """Return the price in USD that the provider itself reports.
+
+    OpenRouter has it as ``cost``, Perplexity as ``cost.total_cost``, DeepInfra as ``estimated_cost``.
+    """
     cost = value.get("cost")
     if isinstance(cost, dict):
         cost = cost.get("total_cost")

@@ -11,39 +11,60 @@ from typing import Any
 from otelgw.config.settings import Limits
 from otelgw.errors import RequestRefused
 
-__all__ = ["CallerGone", "Receive", "decompress", "read", "receive_part"]
+__all__ = ["CallerGone", "Pace", "Receive", "decompress", "read", "receive_part"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
-class CallerGone(Exception):  # noqa: N818 - an event, not an error of ours
+class CallerGone(Exception):
     """The caller closed the connection."""
 
 
-async def receive_part(receive: Receive, limits: Limits, started: float, size: int) -> tuple[bytes, bool]:
-    """Return the next part of the body and whether more follows.
+class Pace:
+    """How long the next part of a body may take: never more than ``request_body_idle``, and less the more the whole
+    lags behind ``request_body_rate``."""
 
-    Raises:
-        CallerGone: the caller closed the connection.
-        RequestRefused: 408 where the body comes too slowly: nothing for ``request_body_idle`` seconds, or below
-            ``request_body_rate`` on the whole.
-    """
-    allowed = limits.request_body_idle + size / limits.request_body_rate - (monotonic() - started)
-    try:
-        async with asyncio.timeout(min(limits.request_body_idle, max(allowed, 0.001))):
-            message = await receive()
-    except TimeoutError:
-        raise RequestRefused(
+    __slots__ = ("_idle", "_rate", "_started")
+
+    def __init__(self, limits: Limits) -> None:
+        self._idle = limits.request_body_idle
+        self._rate = limits.request_body_rate
+        self._started = monotonic()
+
+    def patience(self, size: int) -> float:
+        """Return seconds for the next part, after ``size`` bytes."""
+        allowed = self._idle + size / self._rate - (monotonic() - self._started)
+        return min(self._idle, max(allowed, 0.001))
+
+    def too_slow(self) -> RequestRefused:
+        return RequestRefused(
             "request_timeout",
-            f"The request body came too slowly (limit: {limits.request_body_idle:g} s without data, "
-            f"{limits.request_body_rate} bytes a second). Send it again.",
+            f"The request body came too slowly (limit: {self._idle:g} s without data, "
+            f"{self._rate} bytes a second). Send it again.",
             close=True,
-        ) from None
+        )
+
+
+def _part(message: MutableMapping[str, Any]) -> tuple[bytes, bool]:
     if message["type"] == "http.disconnect":
         raise CallerGone
     return message.get("body", b""), message.get("more_body", False)
+
+
+async def receive_part(receive: Receive, pace: Pace, size: int) -> tuple[bytes, bool]:
+    """Return the next part of a body of which ``size`` bytes are here, and whether more follows.
+
+    Raises:
+        CallerGone: the caller closed the connection.
+        RequestRefused: 408 where the body comes too slowly.
+    """
+    try:
+        async with asyncio.timeout(pace.patience(size)):
+            return _part(await receive())
+    except TimeoutError:
+        raise pace.too_slow() from None
 
 
 async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int, limits: Limits) -> bytes:
@@ -54,29 +75,28 @@ async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int, lim
         RequestRefused: 400, 408, 413 body_too_large or 415 for an encoding that is not understood.
     """
     check_declared(headers, limit)
-    message = await _first(receive, limits)
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False):
-        parts = [body]
-        size = len(body)
-        more = True
-        started = monotonic()
-        while more:
-            part, more = await receive_part(receive, limits, started, size)
-            size += len(part)
-            if size > limit:
-                raise too_large(limit)
-            parts.append(part)
-        body = b"".join(parts)
-    elif len(body) > limit:
-        raise too_large(limit)
+    pace = Pace(limits)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(pace.patience(0)) as timeout:
+            loop = asyncio.get_running_loop()
+            while True:
+                part, more = _part(await receive())
+                if part:
+                    parts.append(part)
+                    size += len(part)
+                    if size > limit:
+                        raise too_large(limit)
+                if not more:
+                    break
+                if len(parts) > 1:
+                    timeout.reschedule(loop.time() + pace.patience(size))
+    except TimeoutError:
+        raise pace.too_slow() from None
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
     encoding = headers.get(b"content-encoding")
     return body if encoding is None else decompress(body, encoding.decode("latin-1"), limit)
-
-
-async def _first(receive: Receive, limits: Limits) -> MutableMapping[str, Any]:
-    part, more = await receive_part(receive, limits, monotonic(), 0)
-    return {"body": part, "more_body": more}
 
 
 def check_declared(headers: Mapping[bytes, bytes], limit: int) -> None:

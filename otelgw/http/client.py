@@ -205,15 +205,9 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             ssl_context=context,
             proxy=self._proxies.for_origin(origin),
         )
-        key = (scheme, url.host, url.port)
-
-        def forget(pool: Pool) -> None:
-            if self._pools.get(key) is pool:
-                del self._pools[key]
-
-        pool = self._pools[key] = Pool(
-            dialer, limit=self._limits.upstream_connections, keep_alive=self._keep_alive, on_empty=forget
-        )
+        self._pools = {key: pool for key, pool in self._pools.items() if not pool.unused}
+        pool = Pool(dialer, limit=self._limits.upstream_connections, keep_alive=self._keep_alive)
+        self._pools[scheme, url.host, url.port] = pool
         return pool
 
     def _encode(self, request: httpx.Request, proxy: Proxy | None) -> tuple[bytes, bytes | None, int | None]:

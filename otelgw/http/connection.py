@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterable
@@ -30,6 +32,7 @@ RawHeader = tuple[bytes, bytes]
 
 BUFFER = 64 * 1024  # bytes of body that the reader has not taken; above it the socket is not read
 STALE_WITHIN = 1.0  # seconds after a request was written in which a close means that the connection was stale
+STATUS_LINE = 1024  # bytes allowed for it and for 1xx answers beside the headers
 TICK = 0.001  # seconds; uvloop's clock moves in milliseconds
 _KEEP_ALIVE = re.compile(rb"timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
@@ -66,7 +69,11 @@ def cause_of(error: BaseException) -> str:
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
         return (error.reason or "handshake failed").lower().replace("_", " ")
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror).lower()
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
 
 
 class Origin(NamedTuple):
@@ -100,7 +107,7 @@ class Owner(Protocol):
     def discard(self, connection: Connection) -> None: ...
 
 
-class _Malformed(Exception):  # noqa: N818  # never leaves this module
+class _Malformed(Exception):  # never leaves this module
     """Raised inside a parser callback: the answer breaks a rule that llhttp does not check."""
 
 
@@ -208,7 +215,7 @@ class Connection(asyncio.Protocol):
         self._trip: RoundTrip | None = None
         self._headers: list[RawHeader] = []
         self._reason = b""
-        self._overhead = 0  # bytes read since the last byte of a body
+        self._overhead = 0  # bytes read since the request or the last byte of the body
         self._interim = False  # inside a 1xx answer
         self._complete = False
         self._reusable = False
@@ -332,7 +339,7 @@ class Connection(asyncio.Protocol):
         self._heard = self._time()
         if not trip.first_byte_ns:
             trip.first_byte_ns = monotonic_ns()
-        buffered = trip.buffered
+        status, buffered = trip.status, trip.buffered
         try:
             self._parser.feed_data(data)
         except HttpParserError as error:
@@ -342,9 +349,9 @@ class Connection(asyncio.Protocol):
             self._reusable = False
         if self._complete:
             self._finish(trip)
-        elif trip.buffered == buffered:
+        elif trip.buffered == buffered and trip.status == status:
             self._overhead += len(data)
-            if self._overhead > self._head_limit:
+            if self._overhead > self._head_limit + STATUS_LINE:
                 self._fail("upstream_bad_response", f"more than {self._head_limit} bytes of headers or framing")
         else:
             self._overhead = 0
@@ -396,7 +403,6 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         self._until_close = not self._read_framing(headers)
         self._headers = []  # what follows are trailers
-        self._overhead = 0
         trip.reason = self._reason
         trip.http_version = version
         if not trip.first_byte_ns:

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import h2.errors
@@ -27,16 +28,19 @@ import h11
 import hypercorn.asyncio.run as hypercorn_run
 import hypercorn.protocol as hypercorn_protocol
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import StreamClosed
+from hypercorn.protocol.events import Request, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.utils import UnexpectedMessageError
 
 from otelgw.config.settings import Limits
 from otelgw.errors import RequestRefused, error_body
 
-__all__ = ["Counters", "close_connections", "counters", "install"]
+__all__ = ["Counters", "EdgeConfig", "close_connections", "counters", "install"]
 
 _RESET_DRAIN = 0.5  # seconds for what was sent before the cut to leave the buffers
 _CLOSE_PATIENCE = 1.0  # seconds until a close that a peer blocks becomes an abort
@@ -53,17 +57,65 @@ class Counters:
     closed_floods: int = 0
 
 
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
 _limits = Limits()
 _h2c = "prior_knowledge"
 counters = Counters()
+
+
+class EdgeConfig(Config):
+    """hypercorn's config; the Date header is made once a second."""
+
+    _dated: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        now = int(time.time())
+        if self._dated[0] != now:
+            self._dated = (now, super().response_headers(protocol))
+        return self._dated[1]
 
 
 class _HeadBegun(Event):
     """Part of a request's head has arrived; the rest has to follow soon."""
 
 
+class EdgeStream(HTTPStream):
+    """An HTTP/1.1 exchange whose answer is framed here; h11 reads the request, but its checks of an answer that was
+    parsed already cost more than relaying it."""
+
+    protocol: EdgeH11
+
+    async def app_send(self, message: Any) -> None:
+        if message is None or self.closed:
+            await super().app_send(message)
+        elif message["type"] == "http.response.body" and self.state is ASGIHTTPState.RESPONSE:
+            more = message.get("more_body", False)
+            await self.protocol.send_body(message.get("body", b""), more)
+            if not more:
+                self.state = ASGIHTTPState.CLOSED
+                await self.send(StreamClosed(stream_id=self.stream_id))
+        elif message["type"] == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
+            self.state = ASGIHTTPState.RESPONSE
+            self.protocol.begin_answer(self.scope["method"], message["status"], message["headers"])
+        else:
+            raise UnexpectedMessageError(self.state, message["type"])
+
+
 class EdgeH11(H11Protocol):
     """HTTP/1.1 as hypercorn speaks it, strict where a request could mean two things."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connection: h11.Connection  # never a websocket: no stream here upgrades to one
+        self._server: EdgeServer = self.send.__self__  # type: ignore[attr-defined]
+        self._upgrade = False
+        self._head = b""
+        self._chunked = False
+        self._bodiless = False
+        self._remaining = -1
+        self._close_after = False
+        self._ended = False
 
     async def handle(self, event: Event) -> None:
         try:
@@ -84,14 +136,102 @@ class EdgeH11(H11Protocol):
                 raise h11.RemoteProtocolError("Transfer-Encoding needs HTTP/1.1.")
         if names.count(b"host") > 1:
             raise h11.RemoteProtocolError("More than one Host header.")
-        upgrade = b"upgrade" in names
-        if event.method == b"PRI" or (upgrade and _h2c == "upgrade"):
+        self._upgrade = b"upgrade" in names or event.method == b"CONNECT"
+        if event.method == b"PRI" or (self._upgrade and _h2c == "upgrade"):
             if _h2c == "off":
                 raise h11.RemoteProtocolError("Clear-text HTTP/2 is turned off; use HTTP/1.1, or TLS.", 505)
             await super()._check_protocol(event)
-        elif upgrade:
-            # Not answered, so not switched: the request is served as HTTP/1.1.
-            event.headers._full_items[:] = [item for item in event.headers._full_items if item[1] != b"upgrade"]
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Hand the request to the application; an upgrade that was not taken is served as HTTP/1.1."""
+        self._ended = False
+        stream = EdgeStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        stream.protocol = self
+        self.stream = stream
+        await stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+
+    def begin_answer(self, method: str, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Frame the head of an answer; it leaves with the body's first part, or alone when none follows at once."""
+        self._bodiless = method == "HEAD" or status in {204, 304}
+        self._remaining = -1
+        parts = [b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES.get(status, b""))]
+        close = not self.connection._cstate.keep_alive or self._upgrade or self.context.terminated.is_set()
+        for name, value in (*headers, *self.config.response_headers("h11")):
+            if b"\n" in value or b"\r" in value:
+                raise ValueError("a header value has a line break")
+            if name == b"connection":
+                close = close or b"close" in value
+                continue
+            if name == b"content-length":
+                self._remaining = int(value)
+            parts.append(b"%b: %b\r\n" % (name, value))
+        self._chunked = self._remaining < 0 and not self._bodiless
+        if self._chunked and self.connection.their_http_version == b"1.1":
+            parts.append(b"transfer-encoding: chunked\r\n")
+        elif self._chunked:
+            self._chunked, close = False, True
+        self._close_after = close
+        parts.append(b"connection: close\r\n\r\n" if close else b"\r\n")
+        self._head = b"".join(parts)
+        self._server.loop.call_soon(self._send_head)
+
+    def _send_head(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._server.writer.write(head)
+
+    async def send_body(self, data: bytes, more: bool) -> None:
+        """Send a part of the body; the last one ends the answer, unless bytes of its Content-Length are missing."""
+        out, self._head = self._head, b""
+        if self._bodiless:
+            self._remaining = 0
+        elif self._chunked:
+            if data:
+                out += b"%x\r\n%b\r\n" % (len(data), data)
+            if not more:
+                out += b"0\r\n\r\n"
+        else:
+            self._remaining -= len(data)
+            out += data
+        if out:
+            await self.send(RawData(data=out))
+        if not more:
+            self._ended = self._chunked or self._remaining == 0
+
+    async def _maybe_recycle(self) -> None:
+        """Take the next request on this connection where both sides ended in good order, else close it."""
+        await self._close_stream()
+        connection = self.connection
+        reusable = self._ended and not self._close_after and connection.their_state is h11.DONE
+        if reusable and not self.context.terminated.is_set():
+            # The answer did not pass through h11, so h11 is told that it is done.
+            connection._cstate.states[h11.SERVER] = h11.DONE
+            connection.start_next_cycle()
+            await self.can_read.set()
+            await self.send(Updated(idle=True))
+        else:
+            self._send_head()
+            await self.can_read.set()
+            await self.send(Closed())
 
     async def _send_error_response(self, status_code: int) -> None:
         counters.refused_parse += 1
@@ -108,7 +248,7 @@ class EdgeH11(H11Protocol):
             (b"connection", b"close"),
             *self.config.response_headers("h11"),
         ]
-        if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+        if self.stream is not None or self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
         await self._send_h11_event(h11.Response(headers=headers, status_code=status_code))
         await self._send_h11_event(h11.Data(data=body))
@@ -304,6 +444,6 @@ def install(limits: Limits, h2c: str) -> None:
     global _limits, _h2c  # noqa: PLW0603 - hypercorn builds the protocols; it passes no place to put these
     _limits = limits
     _h2c = h2c
-    hypercorn_protocol.H11Protocol = EdgeH11  # type: ignore[misc]
-    hypercorn_protocol.H2Protocol = EdgeH2  # type: ignore[misc]
-    hypercorn_run.TCPServer = EdgeServer  # type: ignore[misc]
+    hypercorn_protocol.H11Protocol = EdgeH11  # type: ignore[attr-defined]
+    hypercorn_protocol.H2Protocol = EdgeH2  # type: ignore[attr-defined]
+    hypercorn_run.TCPServer = EdgeServer  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ and trace headers stop here. ASGI header names are lower-case bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from otelgw.tracing.propagation import TRACE_HEADERS
@@ -14,6 +15,7 @@ from otelgw.tracing.propagation import TRACE_HEADERS
 __all__ = [
     "CREDENTIALS",
     "SECRET_PARAMETERS",
+    "AnswerHead",
     "allow_listed",
     "from_upstream",
     "to_upstream",
@@ -41,6 +43,10 @@ _STOPPED_UPWARD = (
 _STOPPED_PREFIXES = (
     b"x-forwarded-", b"x-litellm-", b"litellm-", b"x-otelgw-", b"langfuse_", b"langfuse-", b"sec-", b"x-b3-",
     b"x-datadog-", b"access-control-",
+)  # fmt: skip
+_READ = frozenset(
+    {b"connection", b"content-type", b"content-encoding", b"content-length", b"retry-after", b"x-request-id",
+     b"request-id", b"apim-request-id"}
 )  # fmt: skip
 # What a caller may have forwarded where `forward_client_headers_to_llm_api` is on.
 _CLIENT_CREDENTIALS = CREDENTIALS - {b"x-litellm-api-key", b"proxy-authorization"}
@@ -90,18 +96,42 @@ def to_upstream(
     return result
 
 
-def from_upstream(headers: Sequence[tuple[bytes, bytes]], *, drop_length: bool = False) -> RawHeaders:
-    """Return the upstream's ``headers`` that the caller gets, names in lower case."""
-    lowered = [(name.lower(), value) for name, value in headers]
-    named = _named_in_connection(lowered)
-    return [
-        header
-        for header in lowered
-        if header[0] not in _STOPPED_DOWNWARD
-        and header[0] not in named
-        and not header[0].startswith(_STOPPED_DOWN_PREFIXES)
-        and not (drop_length and header[0] == b"content-length")
-    ]
+class AnswerHead(NamedTuple):
+    """An upstream's headers, read in one pass. ``kept`` are those that the caller gets, names in lower case; ``length``
+    is the Content-Length in bytes, -1 without one."""
+
+    kept: RawHeaders
+    content_type: str
+    encoding: str
+    length: int
+    retry_after: str
+    request_id: str
+
+
+def from_upstream(headers: Sequence[tuple[bytes, bytes]]) -> AnswerHead:
+    """Return what the gateway needs of an upstream's ``headers``, and what the caller gets of them."""
+    kept: RawHeaders = []
+    facts: dict[bytes, bytes] = {}
+    for raw_name, value in headers:
+        name = raw_name.lower()
+        if name in _READ:
+            facts.setdefault(name, value)
+        if name not in _STOPPED_DOWNWARD and not name.startswith(_STOPPED_DOWN_PREFIXES):
+            kept.append((name, value))
+    if b"connection" in facts:
+        named = _named_in_connection(facts.items())
+        kept = [header for header in kept if header[0] not in named]
+    read = facts.get
+    length = read(b"content-length", b"")
+    request_id = read(b"x-request-id") or read(b"request-id") or read(b"apim-request-id") or b""
+    return AnswerHead(
+        kept,
+        read(b"content-type", b"").decode("latin-1"),
+        read(b"content-encoding", b"").decode("latin-1"),
+        int(length) if length.isdigit() else -1,
+        read(b"retry-after", b"").decode("latin-1"),
+        request_id.decode("latin-1")[:256],
+    )
 
 
 def allow_listed(headers: Iterable[tuple[bytes, bytes]], allowed: Sequence[str]) -> list[tuple[str, str]]:

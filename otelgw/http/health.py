@@ -96,7 +96,7 @@ async def _probe(gateway: Gateway, upstream: Upstream) -> str:
     endpoint = upstream.endpoint("chat/completions", b"")
     headers = [(b"content-type", b"application/json"), *deployment.auth, *deployment.headers]
     body = _PROBE % deployment.model.encode()
-    request = build_request("POST", endpoint.url, headers, body, deployment.timeouts)
+    request = build_request("POST", endpoint.url, headers, body, timeout=upstream.timeout)
     try:
         async with asyncio.timeout(30):
             response = await gateway.relay.transport(deployment.transport).handle_async_request(request)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,7 +12,7 @@ import httpx
 from otelgw.config.settings import Deployment, Limits, Settings
 from otelgw.errors import RequestRefused
 from otelgw.http import multipart, routes, splice
-from otelgw.http.body import Receive, check_declared, read, receive_part, too_large
+from otelgw.http.body import Pace, Receive, check_declared, read, receive_part, too_large
 from otelgw.http.capture import BodyCapture, Budget, is_text
 from otelgw.http.client import build_request
 from otelgw.http.exchange import Exchange
@@ -72,15 +71,9 @@ class Outbound:
             )
         headers = to_upstream(exchange.raw_headers, own, forward_credentials=deployment.forward_client_headers)
         content, length = self._body(deployment, inject_usage)
-        if self.rest is not None:
-            if length is not None:
-                headers.append((b"content-length", b"%d" % length))
-            body: Any = _joined(content, self.rest)
-        else:
-            body = content
-        endpoint = upstream.endpoint(self.path, self.query)
-        timeouts = deployment.timeouts
-        return build_request(exchange.method, endpoint.url, headers, body, timeouts)
+        body: bytes | AsyncIterator[bytes] = content if self.rest is None else _joined(content, self.rest)
+        url = upstream.endpoint(self.path, self.query).url
+        return build_request(exchange.method, url, headers, body, timeout=upstream.timeout, length=length)
 
     def _body(self, deployment: Deployment, inject_usage: bool) -> tuple[bytes, int | None]:
         model = deployment.model
@@ -151,7 +144,8 @@ def _prepare_body(
         exchange.request = _capture(
             splice.recordable(body, fields), content_type or "application/json", settings.limits
         )
-        exchange.metadata = _metadata(fields)
+        if len(body) > settings.limits.capture:
+            exchange.metadata = _metadata(fields)  # it may stand where the capture is cut
         exchange.stream = splice.value_of(fields, "stream") is True
     elif body:
         exchange.request = _capture(body, content_type, settings.limits)
@@ -199,13 +193,11 @@ def _model_of(fields: splice.Fields | None, query: bytes) -> str:
 
 
 def _metadata(fields: splice.Fields) -> dict[str, Any]:
-    """Return the parts of a body that describe the request: ``user``, ``metadata``, ``tags``."""
-    found: dict[str, Any] = {}
-    for name in ("user", "metadata", "tags"):
-        if name in fields:
-            value = splice.value_of(fields, name)
-            if value is not None:
-                found[name] = splice.scrubbed(value)
+    """Return a body's ``metadata``, with its ``tags``."""
+    metadata = splice.value_of(fields, "metadata")
+    found: dict[str, Any] = splice.scrubbed(metadata) if isinstance(metadata, dict) else {}
+    if "tags" in fields:
+        found["tags"] = splice.value_of(fields, "tags")
     return found
 
 
@@ -296,15 +288,14 @@ class _Upload:
     def __init__(self, exchange: Exchange, receive: Receive, limits: Limits, limit: int, content_type: str) -> None:
         self._exchange = exchange
         self._receive = receive
-        self._limits = limits
         self._limit = limit
+        self._pace = Pace(limits)
         self._content_type = content_type
         self._capture = BodyCapture(limits.capture, Budget(0), keep=False)
-        self._started = monotonic()
         self.more = True
 
     async def part(self) -> bytes:
-        part, self.more = await receive_part(self._receive, self._limits, self._started, self._capture.size)
+        part, self.more = await receive_part(self._receive, self._pace, self._capture.size)
         self._capture.add(part)
         if self._capture.size > self._limit:
             raise too_large(self._limit)

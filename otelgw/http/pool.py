@@ -13,7 +13,7 @@ import itertools
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from otelgw.http.connection import Connection, Origin, cause_of, failure
@@ -71,23 +71,23 @@ class Dialer:
 
 
 class Pool:
-    """At most ``limit`` connections to ``dialer.origin``; idle ones are kept for ``keep_alive`` seconds.
+    """At most ``limit`` connections to ``dialer.origin``; idle ones are kept for ``keep_alive`` seconds."""
 
-    ``on_empty`` is called when the last connection is gone and nobody waits for one.
-    """
-
-    def __init__(
-        self, dialer: Dialer, *, limit: int, keep_alive: float, on_empty: Callable[[Pool], None] | None = None
-    ) -> None:
+    def __init__(self, dialer: Dialer, *, limit: int, keep_alive: float) -> None:
         self.dialer = dialer
+        self.size = 0  # connections that exist or are being opened
         self._loop = asyncio.get_running_loop()
         self._limit = max(1, limit)
         self._keep_alive = keep_alive
-        self._on_empty = on_empty
         self._idle: dict[Connection, None] = {}  # oldest first
-        self._open = 0  # connections that exist or are being opened
+        self._callers = 0  # inside ``acquire``
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing would be lost with this pool."""
+        return not (self.size or self._callers)
 
     def take(self) -> Connection | None:
         """Return an idle connection if there is one that is fit for use."""
@@ -109,15 +109,18 @@ class Pool:
             UpstreamError: upstream_dns, upstream_connect, upstream_tls, upstream_timeout_connect.
         """
         doing = f"waiting for one of {self._limit} connections to be free"
+        self._callers += 1
         try:
             async with asyncio.timeout(seconds):
                 connection = await self._slot(fresh=fresh)
                 if connection is not None:
                     return connection
                 doing = "connecting"
-                return await self._open_one()
+                return await self._open()
         except TimeoutError:
             raise failure("upstream_timeout_connect", str(self.dialer.origin), f"{seconds:g} s ({doing})") from None
+        finally:
+            self._callers -= 1
 
     def release(self, connection: Connection) -> None:
         """Take a connection back that has ended its round trip."""
@@ -151,14 +154,14 @@ class Pool:
 
     async def _slot(self, *, fresh: bool) -> Connection | None:
         """Return an idle connection, or None: the right to open one."""
-        if fresh and self._open >= self._limit and self._idle:
+        if fresh and self.size >= self._limit and self._idle:
             next(iter(self._idle)).abort()
         while True:
             connection = None if fresh else self.take()
             if connection is not None:
                 return connection
-            if self._open < self._limit:
-                self._open += 1
+            if self.size < self._limit:
+                self.size += 1
                 return None
             connection = await self._turn()
             if connection is None or (connection.usable and not fresh):
@@ -186,7 +189,7 @@ class Pool:
                     self.release(connection)
             raise
 
-    async def _open_one(self) -> Connection:
+    async def _open(self) -> Connection:
         try:
             connection = await self.dialer.dial(self._loop)
         except BaseException:
@@ -205,12 +208,10 @@ class Pool:
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        self._open -= 1
-        if not self._open and self._on_empty is not None:
-            if self._sweeper is not None:
-                self._sweeper.cancel()
-                self._sweeper = None
-            self._on_empty(self)
+        self.size -= 1
+        if not self.size and self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
 
     def _sweep(self) -> None:
         self._sweeper = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import httpx
@@ -21,14 +22,14 @@ from otelgw.http.answer import Send, gateway_headers
 from otelgw.http.body import Receive
 from otelgw.http.capture import BodyCapture, Budget, is_text
 from otelgw.http.exchange import Exchange
-from otelgw.http.headers import allow_listed, from_upstream
+from otelgw.http.headers import AnswerHead, allow_listed, from_upstream
 from otelgw.http.outbound import Outbound, prepare
 from otelgw.http.routing import Router, Upstream
 from otelgw.http.sse import UsageFilter
 from otelgw.http.usage import cost_of_answer
 from otelgw.tracing.generation import facts_without_content
 from otelgw.tracing.propagation import new_span_id
-from otelgw.tracing.record import Attempt, Capture
+from otelgw.tracing.record import Attempt, Capture, Target
 
 __all__ = ["Relay"]
 
@@ -41,8 +42,8 @@ _RETRIED_ERRORS = frozenset(
 _LONGEST_WAIT = 10.0  # seconds; an upstream that asks for more gets no retry from here
 _OPTION_REFUSED = frozenset({400, 422})
 _REFUSAL_SIZE = 64 * 1024
+_EVENTS = "text/event-stream"
 _JSON = ("application/json", "application/problem+json")
-_REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-amzn-requestid")
 
 # What a plugged-in httpx transport raises, most specific first.
 _HTTPX_ERRORS: tuple[tuple[type[Exception], str], ...] = (
@@ -56,11 +57,18 @@ _HTTPX_ERRORS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+@lru_cache
+def _asked(route: routes.Route) -> Target:
+    """Return the target of a request that is not routed yet: its record can still be read by the route's dialect."""
+    return Target(operation=route.operation, dialect=route.dialect)
+
+
 class _Answer(NamedTuple):
     """An upstream's answer at its head."""
 
     upstream: Upstream
     response: httpx.Response
+    head: AnswerHead
     attempt: Attempt
     usage_injected: bool
 
@@ -94,6 +102,7 @@ class Relay:
         Raises:
             GatewayError: the caller gets this error, or a cut answer where one has begun.
         """
+        exchange.target = _asked(match.route)
         outbound = await prepare(exchange, match, receive, self._settings, self._router)
         if outbound.body_complete:
             exchange.watch(receive)
@@ -123,7 +132,7 @@ class Relay:
             try:
                 request = outbound.request(upstream, attempt, exchange, inject_usage=injected)
                 request.extensions["otelgw.fresh"] = fresh
-                response = await self._send(upstream, request, attempt, exchange)
+                response, head = await self._send(upstream, request, attempt, exchange)
             except StaleConnection as error:
                 self._fail(exchange, attempt, error)
                 if fresh or not outbound.body_complete:
@@ -134,17 +143,17 @@ class Relay:
                 self._fail(exchange, attempt, error)
                 if last or error.error_type not in _RETRIED_ERRORS:
                     raise
-                wait, reason = _backoff(tries, None), error.error_type
+                wait, reason = _backoff(tries, ""), error.error_type
             else:
                 if injected and response.status_code in _OPTION_REFUSED and await _refuses_option(response):
                     upstream.stream_usage = "as_is"
                     await self._abandon(exchange, attempt, response)
                     reason = "stream_options_refused"
                     continue
-                wait = _backoff(tries, response.headers.get("retry-after"))
+                wait = _backoff(tries, head.retry_after)
                 if last or response.status_code not in _RETRIED_STATUSES or wait > _LONGEST_WAIT:
                     exchange.target = upstream.target(outbound.route)
-                    return _Answer(upstream, response, attempt, injected)
+                    return _Answer(upstream, response, head, attempt, injected)
                 await self._abandon(exchange, attempt, response)
                 reason = str(response.status_code)
             tries += 1
@@ -170,7 +179,7 @@ class Relay:
 
     async def _send(
         self, upstream: Upstream, request: httpx.Request, attempt: Attempt, exchange: Exchange
-    ) -> httpx.Response:
+    ) -> tuple[httpx.Response, AnswerHead]:
         attempt.request_headers = allow_listed(request.headers.raw, self._tracing.capture_upstream_request_headers)
         try:
             response = await self._transports[upstream.deployment.transport].handle_async_request(request)
@@ -182,11 +191,9 @@ class Relay:
             attempt.error_type = str(response.status_code)
         raw = response.headers.raw
         attempt.response_headers = allow_listed(raw, self._tracing.capture_upstream_response_headers)
-        for name, value in raw:
-            if name.lower() in _REQUEST_ID_HEADERS:
-                attempt.request_id = value.decode("latin-1")[:256]
-                break
-        return response
+        head = from_upstream(raw)
+        attempt.request_id = head.request_id
+        return response, head
 
     def _fail(self, exchange: Exchange, attempt: Attempt, error: GatewayError) -> None:
         attempt.error_type = error.error_type
@@ -198,21 +205,18 @@ class Relay:
 
     async def _relay(self, exchange: Exchange, answer: _Answer, send: Send) -> None:
         """Pass the answer on, held or chunk by chunk."""
-        response = answer.response
-        raw = response.headers.raw
-        content_type = response.headers.get("content-type", "")
-        exchange.status = response.status_code
-        exchange.stream = exchange.stream or content_type.startswith("text/event-stream")
+        status = answer.response.status_code
+        content_type = answer.head.content_type
+        exchange.status = status
+        exchange.stream = exchange.stream or content_type.startswith(_EVENTS)
         exchange.usage_injected = answer.usage_injected
-        if response.status_code >= httpx.codes.BAD_REQUEST:
-            exchange.fail(str(response.status_code))
-        capture = BodyCapture(
-            self._limits.capture, self._budget, keep=is_text(content_type) and self._tracing.disabled is False
-        )
-        passing = _Passing(exchange, answer, capture, content_type, response.headers.get("content-encoding", ""))
+        if status >= httpx.codes.BAD_REQUEST:
+            exchange.fail(str(status))
+        capture = BodyCapture(self._limits.capture, self._budget, keep=is_text(content_type))
+        passing = _Passing(exchange, answer, capture)
         exchange.passing = passing
         try:
-            if content_type.startswith(_JSON) and _length(raw) <= self._limits.hold:
+            if content_type.startswith(_JSON) and answer.head.length <= self._limits.hold:
                 await self._hold(exchange, passing, send)
             else:
                 await self._pass(exchange, passing, send, [], None)
@@ -257,16 +261,17 @@ class Relay:
         self, exchange: Exchange, passing: _Passing, *, cost: float | None = None, duration: int | None = None
     ) -> RawHeaders:
         answer = passing.answer
-        kept = from_upstream(answer.response.headers.raw, drop_length=answer.usage_injected)
+        kept = answer.head.kept
+        if answer.usage_injected:
+            kept = [header for header in kept if header[0] != b"content-length"]
         overhead = None
         if duration is not None:
             overhead = duration - (answer.attempt.end - answer.attempt.start)
         own = gateway_headers(
             exchange, answer.upstream.answer_headers, cost=cost, duration_ns=duration, overhead_ns=overhead
         )
-        kept.extend(own)
-        exchange.response_headers = kept
-        return kept
+        exchange.response_headers = headers = [*kept, *own]
+        return headers
 
     async def _pass(
         self,
@@ -280,11 +285,11 @@ class Relay:
         exchange.answered = True
         headers = self._headers(exchange, passing)
         await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
-        length = _length(headers, default=-1)
+        length = -1 if passing.answer.usage_injected else passing.answer.head.length
         add = passing.capture.add
         stream_filter = (
             UsageFilter()
-            if passing.answer.usage_injected and passing.content_type.startswith("text/event-stream")
+            if passing.answer.usage_injected and passing.answer.head.content_type.startswith(_EVENTS)
             else None
         )
         if begun:
@@ -320,7 +325,7 @@ class Relay:
                 attempt.error_type = attempt.error_type or exchange.cut_reason or exchange.error_type
         passing = exchange.passing
         if passing is not None:
-            exchange.response = passing.capture.finish(passing.content_type, passing.encoding)
+            exchange.response = passing.capture.finish(passing.answer.head.content_type, passing.encoding)
             exchange.passing = None
         if exchange.generation_span_id and not exchange.generation_end:
             exchange.generation_end = now
@@ -342,16 +347,13 @@ class Relay:
 class _Passing:
     """An answer on its way to the caller."""
 
-    __slots__ = ("answer", "capture", "content_type", "encoding", "exchange")
+    __slots__ = ("answer", "capture", "encoding", "exchange")
 
-    def __init__(
-        self, exchange: Exchange, answer: _Answer, capture: BodyCapture, content_type: str, encoding: str
-    ) -> None:
+    def __init__(self, exchange: Exchange, answer: _Answer, capture: BodyCapture) -> None:
         self.exchange = exchange
         self.answer = answer
         self.capture = capture
-        self.content_type = content_type
-        self.encoding = "" if encoding == "identity" else encoding
+        self.encoding = "" if answer.head.encoding == "identity" else answer.head.encoding
 
     def finish_upstream(self) -> None:
         """The upstream's last byte is here."""
@@ -364,22 +366,15 @@ async def _close(response: httpx.Response) -> None:
     await response.stream.aclose()  # type: ignore[union-attr]
 
 
-def _length(headers: RawHeaders, default: int = 0) -> int:
-    for name, value in headers:
-        if name.lower() == b"content-length" and value.isdigit():
-            return int(value)
-    return default
-
-
 def _mapped(error: Exception, attempt: Attempt) -> UpstreamError:
     error_type = next((name for kind, name in _HTTPX_ERRORS if isinstance(error, kind)), "upstream_reset")
     where = f"{attempt.server_address}:{attempt.server_port}"
     return UpstreamError(error_type, f"{where} gave no usable answer ({type(error).__name__}).")
 
 
-def _backoff(tries: int, retry_after: str | None) -> float:
+def _backoff(tries: int, retry_after: str) -> float:
     """Return seconds to wait: what the upstream asks for, else exponential with full jitter."""
-    if retry_after is not None and retry_after.strip().isdigit():
+    if retry_after.strip().isdigit():
         return float(retry_after)
     return random.uniform(0, min(8.0, 0.5 * 2**tries))  # noqa: S311 - jitter, not a secret
 

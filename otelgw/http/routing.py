@@ -19,6 +19,7 @@ import httpx
 
 from otelgw.config.settings import Deployment
 from otelgw.errors import RequestRefused
+from otelgw.http.client import timeout_extension
 from otelgw.http.headers import without_secrets
 from otelgw.http.routes import Route
 from otelgw.tracing.record import Target
@@ -40,12 +41,13 @@ class Endpoint(NamedTuple):
 class Upstream:
     """A deployment with what is derived from it once and used for every request."""
 
-    __slots__ = ("_endpoints", "_targets", "alias", "answer_headers", "deployment", "stream_usage")
+    __slots__ = ("_endpoints", "_targets", "alias", "answer_headers", "deployment", "stream_usage", "timeout")
 
     def __init__(self, deployment: Deployment, alias: str) -> None:
         self.deployment = deployment
         self.alias = alias
         self.stream_usage = deployment.stream_usage  # falls back to "as_is" once the upstream refuses the option
+        self.timeout = timeout_extension(deployment.timeouts)
         parts = urlsplit(deployment.base_url)
         facts = (
             (b"model-id", deployment.id),

@@ -29,12 +29,11 @@ async def serve_hypercorn(
 ) -> None:
     """Serve with ``hypercorn.asyncio.serve`` on an inherited socket until ``stop`` is set."""
     from hypercorn.asyncio import serve
-    from hypercorn.config import Config
 
     from otelgw.http import edge
 
     edge.install(settings.limits, settings.server.h2c)
-    config = Config()
+    config = edge.EdgeConfig()
     config.bind = [f"fd://{descriptor}"]
     config.backlog = _BACKLOG
     config.certfile = settings.server.certfile
@@ -91,7 +90,7 @@ async def serve_uvicorn(
             yield
 
     config = uvicorn.Config(
-        gateway,  # type: ignore[arg-type]
+        gateway,
         http=Protocol,
         ws="none",
         lifespan="on",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from random import SystemRandom
+from os import urandom
 from typing import NamedTuple
 
 from opentelemetry import trace
@@ -56,8 +56,29 @@ _MAX_TRACESTATE = 8192
 _ZERO_TRACE = b"0" * 32
 _ZERO_SPAN = b"0" * 16
 
-# SystemRandom, because trace ids appear in answers: they must not let a caller predict the next one.
-_random_bits = SystemRandom().getrandbits
+
+class _Entropy:
+    """The system's random bytes, fetched many at a time: ids appear in answers, so no caller may predict the next."""
+
+    __slots__ = ("_at", "_hex")
+
+    def __init__(self) -> None:
+        self._hex = ""
+        self._at = 0
+
+    def digits(self, count: int) -> str:
+        """Return ``count`` random hex digits, not all of them 0."""
+        start = self._at
+        self._at = start + count
+        if self._at > len(self._hex):
+            self._hex = urandom(_ENTROPY).hex()
+            start, self._at = 0, count
+        found = self._hex[start : self._at]
+        return found if found.strip("0") else self.digits(count)
+
+
+_ENTROPY = 4096  # bytes
+_entropy = _Entropy()
 
 
 class Remote(NamedTuple):
@@ -71,11 +92,11 @@ class Remote(NamedTuple):
 
 def new_trace_id() -> str:
     """Return a random trace id; all of its bits are random, so the ``random`` flag may be set."""
-    return f"{_random_bits(128) or 1:032x}"
+    return _entropy.digits(32)
 
 
 def new_span_id() -> str:
-    return f"{_random_bits(64) or 1:016x}"
+    return _entropy.digits(16)
 
 
 def parse_traceparent(value: bytes) -> tuple[str, str, int] | None:

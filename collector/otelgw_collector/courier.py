@@ -1,0 +1,195 @@
+"""A courier: the thread that delivers for one destination, and nobody else's."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from otelgw_collector.decoder import Decoder
+from otelgw_collector.flow import Flow, Position
+from otelgw_collector.lane import Batch, Item, Lane
+from otelgw_collector.segments import SegmentReader
+from otelgw_exporters.delivery import Exporter, Outcome, Verdict
+
+__all__ = ["Courier"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_QUIET = 60.0  # seconds between two log lines on the same kind of trouble
+_READ = 512 * 1024  # bytes read at a time while catching up
+
+
+class Courier(Generic[T]):
+    """Selects, batches, delivers and retries for one lane, on a thread of its own."""
+
+    def __init__(
+        self,
+        lane: Lane[T],
+        decoder: Decoder[T],
+        flow: Flow,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.lane = lane
+        self._decode = decoder
+        self._flow = flow
+        self._clock = clock
+        self._jitter = jitter
+        self._changed = threading.Condition(flow.lock)
+        self._warned: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._run, name=f"deliver {lane.destination.name}", daemon=True)
+
+    def start(self) -> None:
+        """Start delivering."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Have the courier look what there is to do; the caller holds the lock."""
+        self._changed.notify()
+
+    def close(self, timeout: float) -> None:
+        """Close the exporter and wait for the thread, at most ``timeout`` seconds."""
+        try:
+            self.lane.destination.exporter.shutdown()
+        except Exception as error:  # noqa: BLE001 - one destination's trouble is not another's
+            self._warn("close", f"cannot be closed ({type(error).__name__})")
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        try:
+            while self._wait():
+                self._step()
+        except BaseException as error:  # noqa: BLE001 - run() must learn of any end of this thread
+            logger.critical("destination %s: its thread failed (%s)", self.lane.destination.name, type(error).__name__)
+            self._flow.failure = error
+
+    def _wait(self) -> bool:
+        """Wait until there is something to deliver or to catch up with; False once the lane has ended."""
+        lane, flow = self.lane, self._flow
+        with self._changed:
+            while not (flow.abandoned or lane.ended):
+                now = self._clock()
+                pause = lane.pause(now, draining=flow.draining)
+                if pause == 0:
+                    return True
+                if lane.idle and (not lane.following or flow.behind(lane.read)):
+                    return True
+                if flow.stop_at is not None:
+                    lane.ended = flow.head_done if pause is None else now + pause >= flow.stop_at
+                if not lane.ended:
+                    self._changed.wait(pause)
+            lane.ended = True
+            return False
+
+    def _step(self) -> None:
+        lane = self.lane
+        if lane.idle:
+            self._catch_up()
+            return
+        if lane.batch is None:
+            with self._flow.lock:
+                items = lane.take(self._clock())
+            spans = self._selected(items)
+            with self._flow.lock:
+                lane.begin(spans, items)
+        if lane.batch is not None:
+            self._deliver(lane.batch)
+
+    def _catch_up(self) -> None:
+        """Read what the head has read and the lane has not, as much as fits; follow the head if there is nothing."""
+        lane = self.lane
+        with self._flow.lock:
+            behind = self._flow.behind(lane.read)
+            lane.following = not behind
+        for key, position in sorted(behind.items(), key=lambda item: item[1]):
+            try:
+                self._read(key, position)
+            except OSError as error:
+                self._warn("read", f"segment {position.path.name} is lost to it: {error.strerror}")
+                with self._flow.lock:
+                    lane.pass_by(key, position.offset)
+
+    def _read(self, key: str, position: Position) -> None:
+        lane = self.lane
+        reader = SegmentReader(position.path, lane.read.get(key, 0))
+        try:
+            while lane.has_room and reader.offset < position.offset:
+                items = [
+                    Item(key, entry.end, len(entry.payload), subject)
+                    for entry in reader.read(_READ, position.offset)
+                    for subject in self._decode(position.path, entry)
+                ]
+                with self._flow.lock:
+                    lane.take_in(items, key, reader.offset)
+        finally:
+            reader.close()
+
+    def _selected(self, items: Sequence[Item[T]]) -> list[ReadableSpan]:
+        spans: list[ReadableSpan] = []
+        for item in items:
+            try:
+                spans += self.lane.destination.select(item.subject)
+            except Exception as error:  # noqa: BLE001 - a record that cannot be judged is not shown
+                self.lane.counters.unselected += 1
+                self._warn("select", f"a record is withheld, its selection failed ({type(error).__name__})")
+        return spans
+
+    def _deliver(self, batch: Batch) -> None:
+        lane, stop_at = self.lane, self._flow.stop_at
+        deadline = self._clock() + lane.destination.delivery_time
+        deadline = deadline if stop_at is None else min(deadline, stop_at)
+        outcome = _attempt(lane.destination.exporter, batch.spans, deadline) if batch.spans else Outcome(())
+        now, stop_at = self._clock(), self._flow.stop_at
+        with self._flow.lock:
+            lane.settle(outcome, now, self._jitter)
+            if lane.batch is not None and stop_at is not None:
+                # Only a destination that names a time gets another try while everybody waits for the end.
+                lane.ended = outcome.after is None or now + outcome.after >= stop_at
+        self._report(outcome)
+
+    def _report(self, outcome: Outcome) -> None:
+        """Log what changed: trouble at most once a minute, its end once."""
+        lane = self.lane
+        retried = [verdict.reason for verdict in outcome.verdicts if verdict.state == "retry"]
+        dead = [verdict.reason for verdict in outcome.verdicts if verdict.state == "dead"]
+        if dead:
+            self._warn("dead", f"{len(dead)} spans can never be delivered and are dropped: {dead[0]}")
+        if outcome.rejected:
+            self._warn("rejected", f"{outcome.rejected} spans were dropped by the destination: {outcome.message}")
+        if retried:
+            self._warn("retry", f"not delivering, retrying: {retried[0]}")
+        elif lane.error:
+            self._warned.pop("retry", None)
+            logger.info("destination %s: delivering again", lane.destination.name)
+        lane.error = retried[0] if retried else ""
+
+    def _warn(self, kind: str, text: str) -> None:
+        now = self._clock()
+        if now - self._warned.get(kind, -_QUIET) >= _QUIET:
+            self._warned[kind] = now
+            logger.warning("destination %s: %s", self.lane.destination.name, text)
+
+
+def _attempt(exporter: Exporter, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:
+    """Deliver once. An exporter that raises is given halves, so that only the span it stumbles over is given up."""
+    try:
+        outcome = exporter.deliver(spans, deadline)
+        if len(outcome.verdicts) != len(spans):
+            raise ValueError("one verdict per span is needed")
+    except Exception as error:  # noqa: BLE001 - a bug in one destination is not the others' trouble
+        if len(spans) == 1:
+            return Outcome((Verdict("dead", f"the exporter failed: {type(error).__name__}"),))
+        middle = len(spans) // 2
+        parts = [_attempt(exporter, half, deadline) for half in (spans[:middle], spans[middle:])]
+        message = next((part.message for part in parts if part.message), "")
+        return Outcome(parts[0].verdicts + parts[1].verdicts, sum(part.rejected for part in parts), message)
+    return outcome

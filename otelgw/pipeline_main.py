@@ -1,0 +1,235 @@
+"""The pipeline process: builds what the collector room is given, then delivers until it is told to stop.
+
+Started by the master as ``python -m otelgw.pipeline_main``. SIGTERM delivers what it can within 10 s and leaves the
+rest on disk; a second one ends at once. When the master is gone it has 5 s. SIGINT and SIGHUP are the master's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.sdk.version import __version__ as sdk_version
+from opentelemetry.trace import Status
+
+from otelgw import __version__, logs
+from otelgw.config.settings import Destination, Tracing
+from otelgw.errors import StartError
+from otelgw.process import announce, read_settings
+from otelgw.tracing import record as records
+from otelgw.tracing import spans
+from otelgw.tracing.limits import AttributeLimits
+from otelgw.tracing.record import Record
+from otelgw_collector import pipeline
+from otelgw_collector.pipeline import Pipeline
+from otelgw_exporters import catalog, semconv
+from otelgw_exporters.errors import DestinationError
+
+__all__ = ["Trace", "decoder", "main", "resource", "selector"]
+
+log = logging.getLogger(__name__)
+
+_STOP = 10.0  # seconds for delivering what is left, on SIGTERM
+_ORPHANED = 5.0  # the same when the master is gone
+_LOCK = 20.0  # seconds that an earlier pipeline may still need to let go of the state directory
+
+_IDENTITY = frozenset(
+    {
+        semconv.OTELGW_KEY_ALIAS,
+        semconv.OTELGW_KEY_HASH,
+        semconv.OTELGW_TEAM_ALIAS,
+        semconv.OTELGW_TEAM_ID,
+        semconv.USER_ID,
+    }
+)
+
+
+class Trace(NamedTuple):
+    """A decoded record: what destinations are selected by, and its spans."""
+
+    record: Record
+    spans: Sequence[ReadableSpan]
+
+    @property
+    def failed(self) -> bool:
+        """True for a request that did not end well, whoever's fault it was."""
+        return bool(self.record.error_type) or self.record.status >= 400
+
+
+def resource(tracing: Tracing, state_dir: str) -> Resource:
+    """Return the gateway's resource; what the settings say about an attribute prevails.
+
+    ``service.instance.id`` is the same after every restart in the same state directory, so that a span that is sent
+    again is the same span.
+    """
+    instance = uuid.uuid5(uuid.NAMESPACE_URL, f"otelgw://{platform.node()}{Path(state_dir).absolute()}")
+    standard = {
+        "service.name": tracing.service_name,
+        "service.version": __version__,
+        "service.instance.id": str(instance),
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": sdk_version,
+    }
+    return Resource({**standard, **tracing.resource})
+
+
+def decoder(tracing: Tracing, state_dir: str) -> Callable[[bytes], Trace]:
+    """Return the function from a record's payload to its spans."""
+    described = resource(tracing, state_dir)
+    scope = InstrumentationScope(tracing.tracer_name, __version__)
+    limits = AttributeLimits.of(tracing.attribute_count_limit, tracing.attribute_length_limit)
+
+    def decode(payload: bytes) -> Trace:
+        record = records.decode(payload)
+        return Trace(record, spans.build(record, described, scope, limits))
+
+    return decode
+
+
+def selector(destination: Destination) -> Callable[[Trace], Sequence[ReadableSpan]]:
+    """Return the function from a trace to the spans that ``destination`` gets, as it may see them."""
+    withheld = frozenset[str]().union(
+        () if destination.content else semconv.CONTENT, _IDENTITY if destination.redact_user_api_key_info else ()
+    )
+
+    def select(trace: Trace) -> Sequence[ReadableSpan]:
+        if destination.on != "all" and trace.failed != (destination.on == "failure"):
+            return ()
+        if destination.sampling == "parent" and not trace.record.sampled:
+            return ()
+        if not withheld:
+            return trace.spans
+        return [_without(span, withheld, plain=not destination.content) for span in trace.spans]
+
+    return select
+
+
+def _without(span: ReadableSpan, names: frozenset[str], *, plain: bool) -> ReadableSpan:
+    """Return a copy without the named attributes; ``plain``: also without error text, which may quote the content."""
+    attributes: Mapping[str, object] = span.attributes or {}
+    copied = semconv.with_attributes(span, {key: value for key, value in attributes.items() if key not in names})
+    if plain and span.status.description:
+        copied._status = Status(span.status.status_code)
+    return copied
+
+
+def _built(destination: Destination) -> pipeline.Destination[Trace]:
+    options = {**destination.options, "semconv": destination.semconv}
+    exporter = catalog.build(destination.type, destination.name, options)
+    return pipeline.Destination(destination.name, exporter, selector(destination))
+
+
+def _lock(directory: Path) -> int:
+    """Return a descriptor that holds the pipeline's lock on the state directory while it is open.
+
+    Raises:
+        StartError: another pipeline keeps it.
+    """
+    descriptor = os.open(directory / "pipeline.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + _LOCK
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                os.close(descriptor)
+                raise StartError(f"{directory}: another pipeline (pid {holder}) is running on it; stop it.") from None
+            time.sleep(0.05)
+            continue
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
+
+
+class _Termination:
+    """SIGTERM, from the first moment on: it may come while the settings are still being read."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._running: Pipeline[Trace] | None = None
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked += 1
+        if self._running is not None:
+            self._running.stop(_STOP if self._asked == 1 else 0.0)
+
+    def stops(self, running: Pipeline[Trace]) -> None:
+        """Have SIGTERM stop ``running``, also one that has come already."""
+        self._running = running
+        if self._asked:
+            running.stop(_STOP)
+
+
+def _watch_master(running: Pipeline[Trace]) -> None:
+    """Stop when standard input ends: the master holds its other end for as long as it lives."""
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        log.warning("the master is gone; delivering what is left for %.0f s", _ORPHANED)
+        running.stop(_ORPHANED)
+
+    threading.Thread(target=wait, name="watch the master", daemon=True).start()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the pipeline on the settings that come by standard input; return the exit status."""
+    parser = argparse.ArgumentParser(prog="otelgw.pipeline_main")
+    parser.add_argument("--ready-fd", type=int, default=-1)
+    options = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    termination = _Termination()
+    settings = read_settings()
+    logs.configure(settings.server.log_level, json_lines=settings.server.log_json or None)
+    state = Path(settings.state_dir)
+    try:
+        lock = _lock(state)
+        destinations = [_built(destination) for destination in settings.destinations]
+    except (StartError, DestinationError) as error:
+        log.error("%s", error)  # noqa: TRY400 - the message says what and how to mend it
+        return 2 if isinstance(error, DestinationError) else 1
+    running = Pipeline(
+        state / "spool", state / "pipeline.db", decoder(settings.tracing, settings.state_dir), destinations
+    )
+    termination.stops(running)
+    _watch_master(running)
+    threading.Thread(target=_announce, args=(running, options.ready_fd), daemon=True).start()
+    try:
+        running.run()
+    except Exception:
+        log.exception("the pipeline has failed; what is not delivered stays in the spool")
+        return 1
+    finally:
+        os.close(lock)
+    return 0
+
+
+def _announce(running: Pipeline[Trace], descriptor: int) -> None:
+    running.ready.wait()
+    announce(descriptor)
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    # Not sys.exit: a delivery that is stuck in a library's thread must not hold up the end.
+    os._exit(status)

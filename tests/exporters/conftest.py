@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.servers.otlp import Certificates
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A certificate authority, and what it signed for a server on loopback and for a client."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not there to make certificates with")
+    home = tmp_path_factory.mktemp("certificates")
+
+    def run(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=home, check=True, capture_output=True)
+
+    names = home / "names"
+    names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    run("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
+    for name in ("server", "client"):
+        run("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", str(names))
+        run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
+    paths = ("ca.pem", "server.key", "server.pem", "client.key", "client.pem")
+    return Certificates(*(Path(home, path) for path in paths))

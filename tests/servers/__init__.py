@@ -1,0 +1,35 @@
+"""Real servers that tests run against. ``python -m tests.servers build`` gets them; tests use what is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.servers import collector
+
+__all__ = ["SERVERS", "Server", "require"]
+
+
+class Server(NamedTuple):
+    """How to come by one server: ``find`` returns its program or None, ``build`` makes sure that it is there."""
+
+    find: Callable[[], Path | None]
+    build: Callable[[], Path]
+
+
+SERVERS: Mapping[str, Server] = {"collector": Server(collector.find, collector.build)}
+
+
+def require(name: str) -> Path:
+    """Return a server's program. Where it is not there the test is skipped, or fails if OTELGW_REQUIRE names it."""
+    found = SERVERS[name].find()
+    if found is not None:
+        return found
+    reason = f"the server {name!r} is not there: python -m tests.servers build {name}"
+    if name in {wanted.strip() for wanted in os.environ.get("OTELGW_REQUIRE", "").split(",")}:
+        pytest.fail(reason)
+    pytest.skip(reason)
