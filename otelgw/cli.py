@@ -115,7 +115,6 @@ def _serve(options: argparse.Namespace) -> int:
         return load(options.config, _environment(), _flags(options))
 
     settings = reload()
-    _say_all("warning", settings.warnings)
     from otelgw import supervisor
 
     return supervisor.run(settings, reload)

@@ -76,7 +76,7 @@ class Masked:
 
 def origin(url: str) -> str:
     """Return scheme, host and port of ``url``, the part of it that may be shown."""
-    parts = urlsplit(url)
+    parts = urlsplit(url if "//" in url else f"//{url}")
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}" if parts.scheme else host
 

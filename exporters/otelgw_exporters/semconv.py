@@ -110,6 +110,7 @@ OTELGW_CALL_ID: Final = "otelgw.call_id"
 OTELGW_COST_AMOUNT: Final = "otelgw.cost.amount"
 OTELGW_COST_CURRENCY: Final = "otelgw.cost.currency"  # ISO 4217
 OTELGW_COST_SOURCE: Final = "otelgw.cost.source"  # provider, genai-prices, config
+OTELGW_ERROR_MESSAGE: Final = "otelgw.error.message"  # on a SERVER span whose status a 4xx leaves unset
 OTELGW_KEY_ALIAS: Final = "otelgw.key.alias"
 OTELGW_KEY_HASH: Final = "otelgw.key.hash"
 OTELGW_METADATA: Final = "otelgw.metadata."  # + the caller's key
@@ -127,9 +128,18 @@ OTELGW_TEAM_ID: Final = "otelgw.team.id"
 OTELGW_USAGE_SOURCE: Final = "otelgw.usage.source"  # provider, estimated, none
 
 CONTENT: Final = frozenset(
-    {GEN_AI_INPUT_MESSAGES, GEN_AI_OUTPUT_MESSAGES, GEN_AI_SYSTEM_INSTRUCTIONS, GEN_AI_TOOL_DEFINITIONS}
+    {
+        GEN_AI_INPUT_MESSAGES,
+        GEN_AI_OUTPUT_MESSAGES,
+        GEN_AI_SYSTEM_INSTRUCTIONS,
+        GEN_AI_TOOL_DEFINITIONS,
+        OTELGW_ERROR_MESSAGE,
+    }
 )
-"""The attributes that carry what was said: the ones that redaction and content gates are about."""
+"""The attributes that carry what was said or may quote it: the ones that redaction and content gates are about.
+
+A span's status description may quote it too.
+"""
 
 _INT64: Final = 1 << 63
 _STRUCTURED_DEPTH: Final = 24  # protobuf decoders stop at 100 nested messages; a level of ours takes up to four

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +46,7 @@ class Context:
         path = Path(text)
         return str(path if path.is_absolute() else Path(self.document.source).parent / path)
 
-    def section(self, model: type[_S], data: Any, location: Location, used: Mapping[str, Any] | None = None) -> _S:
+    def section(self, model: type[_S], data: Any, location: Location, used: Container[str] | None = None) -> _S:
         """Return ``data`` as ``model``, its references resolved; problems are reported and the defaults returned.
 
         ``used`` restricts reading to these keys: references of other keys may be missing.

@@ -78,7 +78,8 @@ class _Entry:
             findings.error(self._location, "must be `model_name:` and `litellm_params:`")
             return []
         before = len(findings.errors)
-        known = self._context.vocabulary(ModelEntry, entry, self._location)
+        # Their references are resolved below, key by key: some of these keys do nothing here.
+        known = self._context.section(ModelEntry, entry, self._location, {"model_name"})
         self._context.others(known, self._location, frozenset())
         if len(findings.errors) > before:
             return []

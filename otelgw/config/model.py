@@ -6,9 +6,10 @@ stay unset in pydantic's sense, so that the environment can speak before the def
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from otelgw.config.settings import Limits, Server, Timeouts, Tracing
 
@@ -47,6 +48,18 @@ def _none(value: Any) -> Any:
     return [] if value == ["none"] else value
 
 
+def _header_name(name: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
+        raise ValueError("must be a header's name")
+    return name
+
+
+def _instance_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_.\-]+)?", name):
+        raise ValueError("must be `type` or `type/name`, such as otlp_grpc/backend1")
+    return name
+
+
 def one_or_more(*choices: str, switch: bool = False) -> WithJsonSchema:
     """Return the JSON Schema of a list of names that may also be written as one name, or as true or false."""
     name: dict[str, Any] = {"type": "string", "enum": list(choices)} if choices else {"type": "string"}
@@ -55,9 +68,7 @@ def one_or_more(*choices: str, switch: bool = False) -> WithJsonSchema:
 
 
 Names = Annotated[list[str], BeforeValidator(names_list), one_or_more()]
-HeaderNames = Annotated[
-    list[Annotated[str, Field(pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$")]], BeforeValidator(names_list), one_or_more()
-]
+HeaderNames = Annotated[list[Annotated[str, AfterValidator(_header_name)]], BeforeValidator(names_list), one_or_more()]
 Seconds = Annotated[float, Field(gt=0, le=DAY)]
 Bytes = Annotated[int, Field(gt=0, le=2**40)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
@@ -137,9 +148,7 @@ class TimeoutsSection(Section):
         default=_TIMEOUTS.first_byte,
         description="From the request sent to the answer's first byte.",
     )
-    stream_first_byte: Seconds | None = Field(
-        default=None, description="Replaces `first_byte` for a streamed answer."
-    )
+    stream_first_byte: Seconds | None = Field(default=None, description="Replaces `first_byte` for a streamed answer.")
     idle: Seconds = Field(default=_TIMEOUTS.idle, description="Between two pieces of an answer.")
     total: Seconds = Field(
         default=_TIMEOUTS.total,
@@ -210,7 +219,7 @@ class DestinationSection(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+(/[A-Za-z0-9_.\-]+)?$")] = Field(
+    name: Annotated[str, AfterValidator(_instance_name)] = Field(
         description="`type` or `type/name`, such as `otlp_grpc/backend1`."
     )
     on: Literal["all", "success", "failure"] = Field(default="all", description="Which requests are sent there.")

@@ -44,10 +44,10 @@ _ENDINGS = (
     "signature",
 )
 _SEPARATORS = str.maketrans("", "", "-_. ")
-_PARAMETER = re.compile(r"([?&;#])([^=&;#]{1,128})=([^&;#]*)")
+_PARAMETER = re.compile(r"([?&;#])([^=&;#]{1,128})=([^&;#\s]*)")
 # Keys as providers issue them, and what follows the words that announce one.
 _KEY_IN_TEXT = re.compile(
-    r"\b(?:(?:sk|pk|rk|gsk|xai|hf|r8|nvapi|pplx|fw|csk|tgp|key)[-_][A-Za-z0-9_*-]{8,}|AIza[\w-]{20,}|AKIA[0-9A-Z]{12,}"
+    r"\b(?:(?:sk|pk|rk|gsk|xai|hf|r8|nvapi|pplx|csk|tgp)[-_](?=[\w*-]*[\d*])[\w*-]{8,}|AIza[\w-]{20,}|AKIA[0-9A-Z]{12,}"
     r"|eyJ[\w-]{8,}\.[\w.-]+)|(?i:\bbearer\s+|\bapi[-_ ]?key\b[^\w]{1,4})(?=\S*\d)[^\s'\",;]{8,}"
 )
 _USERINFO = re.compile(r"(?<=//)[^/?#@\s]*@")

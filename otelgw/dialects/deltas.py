@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from otelgw.dialects.fields import mapping, mappings, string
@@ -148,13 +149,22 @@ class StreamedChoices:
 def _merged(items: list[Any]) -> list[Any]:
     """Return content parts with neighbours of one textual type joined."""
     merged: list[Any] = []
-    for item in items:
-        before = merged[-1] if merged else None
-        field = item.get("type") if isinstance(item, dict) else None
-        if field not in ("text", "thinking") or not isinstance(before, dict) or before.get("type") != field:
-            merged.append(item)
-        elif type(before.get(field)) is type(item.get(field)) and isinstance(item.get(field), str | list):
-            merged[-1] = before | {field: before[field] + item[field]}
+    for kind, run in groupby(items, _textual):
+        parts = list(run)
+        if not kind or len(parts) == 1:
+            merged += parts
+        elif kind == "text":
+            merged.append({"type": kind, kind: "".join(part[kind] for part in parts)})
         else:
-            merged.append(item)
+            merged.append({"type": kind, kind: [piece for part in parts for piece in part[kind]]})
     return merged
+
+
+def _textual(item: Any) -> str:
+    """Return the type of a part that its successor of the same type continues; empty for any other."""
+    if isinstance(item, dict):
+        if item.get("type") == "text" and isinstance(item.get("text"), str):
+            return "text"
+        if item.get("type") == "thinking" and isinstance(item.get("thinking"), list):
+            return "thinking"
+    return ""

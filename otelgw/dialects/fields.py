@@ -8,8 +8,21 @@ from typing import Any
 
 from otelgw_exporters import semconv
 
-__all__ = ["Table", "count", "cut", "flag", "integer", "mapping", "mappings", "number", "response_table", "string"]
-__all__ += ["choice_count", "strings", "taken"]
+__all__ = [
+    "RESPONSE",
+    "Table",
+    "choice_count",
+    "count",
+    "cut",
+    "flag",
+    "integer",
+    "mapping",
+    "mappings",
+    "number",
+    "string",
+    "strings",
+    "taken",
+]
 
 Reader = Callable[[Any], Any]
 Table = tuple[tuple[str, str, Reader], ...]
@@ -97,7 +110,7 @@ def cut(text: str, size: int = _SENTENCE) -> str:
     return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 
-response_table: Table = (
+RESPONSE: Table = (
     ("id", semconv.GEN_AI_RESPONSE_ID, string),
     ("model", semconv.GEN_AI_RESPONSE_MODEL, string),
     ("service_tier", semconv.OPENAI_RESPONSE_SERVICE_TIER, string),

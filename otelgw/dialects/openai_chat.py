@@ -10,6 +10,7 @@ from otelgw.dialects.deltas import StreamedChoices
 from otelgw.dialects.facts import NOTHING, Facts, Usage
 from otelgw.dialects.failure import NO_FAILURE, Failure, read_failure
 from otelgw.dialects.fields import (
+    RESPONSE,
     Table,
     choice_count,
     count,
@@ -18,7 +19,6 @@ from otelgw.dialects.fields import (
     mapping,
     mappings,
     number,
-    response_table,
     string,
     strings,
     taken,
@@ -109,7 +109,7 @@ def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes =
     failure = read_failure(answer)
     if not isinstance(answer, dict):
         return Facts(error_type=failure.type, error_message=failure.message, complete=whole)
-    attributes = taken(answer, response_table)
+    attributes = taken(answer, RESPONSE)
     choices = in_order(answer.get("choices"))
     reasons = reasons_of(choices, tail)
     if choices and UNREAD not in reasons:
@@ -127,7 +127,7 @@ def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes =
 
 def _read_stream(body: bytes, tail: bytes) -> Facts:
     attributes: dict[str, Any] = {}
-    unknown = response_table
+    unknown = RESPONSE
     choices = StreamedChoices()
     usage: Usage | None = None
     failure = NO_FAILURE

@@ -8,7 +8,7 @@ from otelgw.dialects import document, labels, parts, sse
 from otelgw.dialects.choices import UNREAD, finish_reason, in_order, reasons_of
 from otelgw.dialects.facts import NOTHING, Facts, Usage
 from otelgw.dialects.failure import NO_FAILURE, read_failure
-from otelgw.dialects.fields import mappings, response_table, string, taken
+from otelgw.dialects.fields import RESPONSE, mappings, string, taken
 from otelgw.dialects.openai_chat import SAMPLING
 from otelgw.dialects.usage import read_usage
 from otelgw_exporters import semconv
@@ -41,7 +41,7 @@ def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes =
         return Facts(error_type=failure.type, error_message=failure.message, complete=whole)
     choices = in_order(answer.get("choices"))
     texts = [string(choice.get("text")) or "" for choice in choices]
-    attributes = taken(answer, response_table)
+    attributes = taken(answer, RESPONSE)
     return _facts(attributes, texts, reasons_of(choices, tail), read_usage(answer.get("usage")), failure, whole)
 
 
@@ -58,7 +58,7 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
         if not isinstance(chunk, dict):
             continue
         failure = failure if failure.type else read_failure(chunk)
-        attributes = taken(chunk, response_table) | attributes
+        attributes = taken(chunk, RESPONSE) | attributes
         usage = read_usage(chunk.get("usage")) or usage
         for position, choice in enumerate(mappings(chunk.get("choices"))):
             index = choice.get("index")

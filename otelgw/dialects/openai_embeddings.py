@@ -9,7 +9,7 @@ import msgspec
 from otelgw.dialects import document, labels, parts
 from otelgw.dialects.facts import NOTHING, Facts
 from otelgw.dialects.failure import read_failure
-from otelgw.dialects.fields import Table, count, response_table, string, strings, taken
+from otelgw.dialects.fields import RESPONSE, Table, count, string, strings, taken
 from otelgw.dialects.usage import read_usage
 from otelgw_exporters import semconv
 
@@ -50,7 +50,7 @@ def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes =
     try:
         known = _decode(body)
         if known.error is None and (known.usage is not None or known.model is not None):
-            attributes = taken({"model": known.model, "id": known.id}, response_table)
+            attributes = taken({"model": known.model, "id": known.id}, RESPONSE)
             return Facts(attributes, usage=read_usage(known.usage))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
@@ -58,6 +58,6 @@ def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes =
     failure = read_failure(answer)
     if not isinstance(answer, dict):
         return Facts(error_type=failure.type, error_message=failure.message, complete=whole)
-    attributes = taken(answer, response_table)
+    attributes = taken(answer, RESPONSE)
     usage = read_usage(answer.get("usage"))
     return Facts(attributes, {}, usage, failure.type, failure.message, complete=whole)

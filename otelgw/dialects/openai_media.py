@@ -14,13 +14,13 @@ from otelgw.dialects import document, labels, parts, sse
 from otelgw.dialects.facts import NOTHING, Facts, Usage
 from otelgw.dialects.failure import NO_FAILURE, read_failure
 from otelgw.dialects.fields import (
+    RESPONSE,
     Table,
     choice_count,
     flag,
     mapping,
     mappings,
     number,
-    response_table,
     string,
     taken,
 )
@@ -96,7 +96,7 @@ def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes =
     if not isinstance(answer, dict):
         return Facts(error_type=failure.type, error_message=failure.message, complete=whole)
     return Facts(
-        taken(answer, response_table),
+        taken(answer, RESPONSE),
         _said(string(answer.get("text")) or "") or _images(answer),
         _usage(answer),
         failure.type,

@@ -9,6 +9,7 @@ from otelgw.dialects.choices import ERROR
 from otelgw.dialects.facts import NOTHING, Facts
 from otelgw.dialects.failure import NO_FAILURE, Failure, read_failure
 from otelgw.dialects.fields import (
+    RESPONSE,
     Table,
     count,
     flag,
@@ -16,7 +17,6 @@ from otelgw.dialects.fields import (
     mapping,
     mappings,
     number,
-    response_table,
     string,
     taken,
 )
@@ -117,7 +117,7 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
 
 
 def _facts(answer: dict[str, Any], failure: Failure, *, ended: bool, cut: bool) -> Facts:
-    attributes = taken(answer, response_table)
+    attributes = taken(answer, RESPONSE)
     conversation = _conversation(answer)
     if conversation:
         attributes[semconv.GEN_AI_CONVERSATION_ID] = conversation

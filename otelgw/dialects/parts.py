@@ -22,6 +22,7 @@ __all__ = [
     "blob",
     "from_content",
     "generic",
+    "joined_base64",
     "locator",
     "reasoning",
     "server_tool_call",

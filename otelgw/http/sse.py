@@ -16,6 +16,8 @@ __all__ = ["UsageFilter"]
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _ENDINGS = (b"\n\n", b"\r\n\r\n")
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,\s*')
+# A quote inside a JSON string is escaped, so this is the end of the event's own object.
+_NULL_ENDING = b',"usage":null}\n\n'
 _DATA = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _MAX_HELD = 1024 * 1024
 
@@ -38,8 +40,12 @@ class UsageFilter:
 
     def feed(self, data: bytes) -> bytes:
         """Return what the caller gets of ``data`` and what was held; may be empty."""
-        if not self._held and b'"usage"' not in data and data.endswith(_ENDINGS):
-            return data
+        if not self._held:
+            # What nearly every chunk is: one event, ending with the null that is not the caller's, or without usage.
+            if data.endswith(_NULL_ENDING) and data.count(b"\n\n") == 1:
+                return data[: -len(_NULL_ENDING)] + b"}\n\n"
+            if b'"usage"' not in data and data.endswith(_ENDINGS):
+                return data
         buffer = self._held + data
         passed: list[bytes] = []
         start = 0

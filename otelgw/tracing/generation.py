@@ -87,7 +87,7 @@ def read(record: Record) -> Generation:
         attributes,
         bodies.content,
         labels,
-        record.error_type or bodies.error_type or _status_error(record.status),
+        record.error_type or _status_error(record.status) or bodies.error_type,
         _error_message(record, bodies),
     )
 
@@ -96,8 +96,9 @@ def _read_bodies(record: Record) -> _Bodies:
     reader = dialect(record.target.dialect)
     asked, answered = readable(record.request), readable(record.response)
     content_type = record.response.content_type
-    request = reader.read_request(asked.head, record.request.content_type, tail=asked.tail) if asked.head else NOTHING
-    response = NOTHING
+    request = response = NOTHING
+    if asked.head or asked.tail:
+        request = reader.read_request(asked.head, record.request.content_type, tail=asked.tail)
     if answered.head or answered.tail or record.status:
         stream = record.stream and record.status < _CLIENT_ERROR
         response = reader.read_response(answered.head, content_type, stream=stream, tail=answered.tail)

@@ -52,7 +52,7 @@ class AttributeLimits:
 
 
 def _cut(value: Any, length: int, depth: int) -> Any:
-    """Return ``value`` with its strings cut; below ``depth`` nothing is kept, so that no nesting can exhaust the stack."""
+    """Return ``value`` with its strings cut; below ``depth`` nothing is kept, so that no nesting exhausts the stack."""
     if isinstance(value, str):
         return value if len(value) <= length else value[:length]
     if isinstance(value, list):

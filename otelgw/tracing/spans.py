@@ -121,13 +121,15 @@ class _Builder:
         error = record.error_type or (str(record.status) if record.status >= _SERVER_ERROR else "")
         if error:
             core[semconv.ERROR_TYPE] = error
+        failed = error and (record.status < _CLIENT_ERROR or record.status >= _SERVER_ERROR or error in _ABORTS)
+        message = self.read.error_message if not record.generation_span_id or record.error_message else ""
+        if message and not failed:
+            core[semconv.OTELGW_ERROR_MESSAGE] = message
+        parent = self.context(record.parent_span_id, remote=True) if record.parent_span_id else None
         extra = _headers(semconv.HTTP_REQUEST_HEADER, record.request_headers)
         extra |= _headers(semconv.HTTP_RESPONSE_HEADER, record.response_headers)
         extra |= self.metadata
         extra |= {key: value for key, value in record.baggage.items() if not key.startswith("gen_ai.")}
-        failed = error and (record.status < _CLIENT_ERROR or record.status >= _SERVER_ERROR or error in _ABORTS)
-        message = self.read.error_message if not record.generation_span_id or record.error_message else ""
-        parent = self.context(record.parent_span_id, remote=True) if record.parent_span_id else None
         return self.span(
             f"{method} {record.route}" if record.route else method,
             context,

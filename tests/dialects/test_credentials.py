@@ -44,7 +44,5 @@ def test_keys_that_an_error_message_repeats_are_removed(secret: str) -> None:
 
 
 def test_error_messages_without_keys_stay_as_they_are() -> None:
-    message = (
-        "The model `gpt-5` does not exist; max_tokens is too large: 99999. See key points at https://x.example/a?b=c."
-    )
+    message = "sk_learn_parameters: model `gpt-5` does not exist; max_tokens is too large: 99999. See key points at https://x.example/a?b=c."
     assert redacted_text(message) == message

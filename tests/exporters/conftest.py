@@ -2,11 +2,27 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from otelgw_exporters.delivery import Exporter
 from tests.servers.otlp import Certificates
+
+
+@pytest.fixture
+def closing() -> Iterator[Callable[[Exporter], Exporter]]:
+    """Shuts down the exporters that it is given, when the test is over."""
+    exporters: list[Exporter] = []
+
+    def keep(exporter: Exporter) -> Exporter:
+        exporters.append(exporter)
+        return exporter
+
+    yield keep
+    for exporter in exporters:
+        exporter.shutdown()
 
 
 @pytest.fixture(scope="session")

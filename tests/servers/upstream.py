@@ -487,6 +487,7 @@ class ScriptedUpstream:
         self._thread = threading.Thread(target=self._run, name="scripted-upstream", daemon=True)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
+        self._failures: list[Exception] = []
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
 
@@ -551,15 +552,17 @@ class ScriptedUpstream:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
+        await asyncio.sleep(0.005)  # asyncio loses the socket of a connection that it accepts while the server closes
         server.close()
-        peers = list(self._peers)
-        for peer in peers:
-            peer.end()
-        await asyncio.gather(*(peer.task for peer in peers), return_exceptions=True)
-        await asyncio.sleep(0)  # connection_lost of the aborted transports
-        failures = [peer.failure for peer in peers if peer.failure is not None]
-        if failures:
-            raise failures[0]
+        async with asyncio.timeout(5):
+            while self._peers:
+                peers = list(self._peers)
+                for peer in peers:
+                    peer.end()
+                await asyncio.gather(*(peer.task for peer in peers), return_exceptions=True)
+                await asyncio.sleep(0)  # connection_lost
+        if self._failures:
+            raise self._failures[0]
 
     def next_script(self, received: Received | None) -> Script | None:
         """Return the script for a request, or for a new connection (None) if the next one is meant for that."""
@@ -583,7 +586,6 @@ class _Peer(asyncio.Protocol):
         self._changed = asyncio.Event()
         self._gone_at: float | None = None
         self._blocked = False
-        self.failure: BaseException | None = None
         self.task: asyncio.Task[None]
         self._transport: asyncio.Transport
         self._number = 0
@@ -640,7 +642,7 @@ class _Peer(asyncio.Protocol):
             while await self._answer_one():
                 pass
         except Exception as failure:
-            self.failure = failure
+            self._upstream._failures.append(failure)
         finally:
             self._transport.abort()
 
