@@ -101,7 +101,13 @@ def main() -> int:
                     print(f"{wanted} is not installed: left out", file=sys.stderr)
                 else:
                     targets.append(target)
-            cells = _rounds(arguments, targets, backends)
+            try:
+                cells = _rounds(arguments, targets, backends)
+            except LoadError:
+                for process in (backends.upstream, backends.sink):
+                    if not process.alive:
+                        print(f"{process.name} has ended; its output:\n{process.tail()}", file=sys.stderr)
+                raise
     except (LoadError, StartFailedError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1

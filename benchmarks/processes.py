@@ -110,6 +110,10 @@ class Process:
             time.sleep(0.05)
         raise StartFailedError(f"{self.name} does not listen on port {self.port}; its output ends with:\n{self.tail()}")
 
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
     def tail(self) -> str:
         return self._log.read_text(errors="replace")[-2000:]
 

@@ -155,7 +155,8 @@ class OtlpGrpcExporter(_OtlpExporter):
             return Reply("too_large", reason)
         after = _retry_delay(error.trailing_metadata() or ())
         if code in _AGAIN or _CUT.search(details):
-            return Reply("again", reason, after)
+            hint = next((f" ({hint})" for sign, hint in _HINTS.items() if sign in details), "")
+            return Reply("again", f"{reason}{hint}", after)
         if code in _OPERATOR:
             return Reply("again", f"{reason} ({_OPERATOR[code]})", OPERATOR_DELAY)
         return Reply("refused", reason)
@@ -182,8 +183,14 @@ _OPERATOR = {
     grpc.StatusCode.UNIMPLEMENTED: "no OTLP trace service is there: mend the destination's endpoint",
     grpc.StatusCode.NOT_FOUND: "no OTLP trace service is there: mend the destination's endpoint",
 }
-# As the C, Go, Java, .NET and Rust servers say it, under various statuses; a proxy in between says it with 413.
+# As the C, Go, Java, .NET and Rust gRPC servers say it, under various statuses, and the Collector by HTTP, with 400; a
+# proxy in between says it with 413.
 _TOO_LARGE = re.compile(r"larger than max|exceeds (the )?max|too large|status(:| code) 413", re.IGNORECASE)
+_HINTS = {
+    "WRONG_VERSION_NUMBER": "no TLS is spoken there: write http:// before the endpoint, or set insecure: true",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted: set certificate to its authority's",
+    "Expected SETTINGS frame": "HTTP/1 is spoken there: use the destination otlp_http, or the receiver's gRPC port",
+}
 _CUT = re.compile(r"RST_STREAM|Stream removed|GOAWAY|Socket closed")
 
 
@@ -245,7 +252,10 @@ class OtlpHttpExporter(_OtlpExporter):
         answer = http.send(self._http, self._endpoint, body, deadline, self._mask)
         if isinstance(answer, Reply):
             return answer
-        reply = http.classify(answer, self._mask(_said(answer)))
+        said = self._mask(_said(answer))
+        reply = http.classify(answer, said)
+        if reply.kind == "refused" and _TOO_LARGE.search(said):
+            return Reply("too_large", reply.reason)
         return _partial(_response(answer)) if reply.kind == "accepted" else reply
 
     def shutdown(self) -> None:

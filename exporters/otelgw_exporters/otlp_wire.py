@@ -36,6 +36,8 @@ _CODES = {
     StatusCode.OK: Status.STATUS_CODE_OK,
     StatusCode.ERROR: Status.STATUS_CODE_ERROR,
 }
+_PLAIN = frozenset({bool, int, float})
+_SHORT = 40  # characters; longer values are mostly unique
 _OVERHEAD = 8  # bytes of tag and length around a span, at most
 
 
@@ -222,12 +224,22 @@ def _attributes(number: int, attributes: Mapping[str, Any]) -> bytes:
 
     Written out by hand: attributes are most of a span, and protobuf's Python objects take three times as long.
     """
-    return b"".join([_field(number, _key(key) + _field(2, _any(value))) for key, value in attributes.items()])
+    return b"".join(
+        [
+            _known_pair(number, key, value)
+            if type(value) in _PLAIN or (type(value) is str and len(value) <= _SHORT)
+            else _pair(number, key, value)
+            for key, value in attributes.items()
+        ]
+    )
 
 
-@lru_cache(maxsize=4096)
-def _key(key: str) -> bytes:
-    return _field(1, _utf8(key))
+def _pair(number: int, key: str, value: Any) -> bytes:
+    return _field(number, _field(1, _utf8(key)) + _field(2, _any(value)))
+
+
+# Most attributes of a request are those of the one before it. Typed, because 1, 1.0 and True are equal.
+_known_pair = lru_cache(maxsize=8192, typed=True)(_pair)
 
 
 def _any(value: Any) -> bytes:

@@ -30,6 +30,7 @@ ADD_ONE = (
     "OTEL_EXPORTER_OTLP_ENDPOINT"
 )
 OTEL = "otel"
+_NO_URL = "OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_ENDPOINT is no URL"
 _PYTHON_CALLBACK = re.compile(r"(?:(?:s3|gcs)://\S+|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)")
 _EVENTS = (("callbacks", "all"), ("success_callback", "success"), ("failure_callback", "failure"))
 
@@ -170,7 +171,9 @@ def _types_of(callback: str, location: Location, context: Context) -> tuple[str,
         return (options.otlp_type(context.environment),)
     except DestinationConfigError as error:
         context.findings.error(location, str(error))
-        return ()
+    except ValueError:
+        context.findings.error(location, _NO_URL)
+    return ()
 
 
 def _standard_types(context: Context) -> tuple[str, ...] | None:
@@ -183,6 +186,8 @@ def _standard_types(context: Context) -> tuple[str, ...] | None:
             return options.traces_exporter_types({**environment, "OTEL_TRACES_EXPORTER": "otlp"})
     except DestinationConfigError as error:
         context.findings.error((), str(error))
+    except ValueError:
+        context.findings.error((), _NO_URL)
     return None
 
 

@@ -280,8 +280,8 @@ class Connection(asyncio.Protocol):
                 return
             sent += len(data)
             if length is None:
-                if data:
-                    transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+                if data:  # not writelines: asyncio's forgets to pause us (CVE-2024-12254)
+                    transport.write(b"%x\r\n%b\r\n" % (len(data), data))
             elif sent <= length:
                 transport.write(data)
             else:

@@ -276,7 +276,7 @@ def _responses(call: _Call) -> Json | Iterator[bytes]:
     response["output"] = [item]
     response["usage"] = {
         "input_tokens": heard,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": _words([text]),
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": heard + _words([text]),

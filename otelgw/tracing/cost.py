@@ -151,6 +151,10 @@ def _exact(price: ModelPrice, usage: Usage) -> float | None:
         "input_audio_tokens": usage.audio_input,
         "output_audio_tokens": usage.audio_output,
         "output_reasoning_tokens": usage.reasoning,
+        # Nobody reports these; without a word genai-prices refuses audio together with cached or reasoning tokens.
+        "cache_audio_read_tokens": 0,
+        "cache_audio_write_tokens": 0,
+        "output_audio_reasoning_tokens": 0,
     }
     try:
         total = price.calc_price(PricedUsage(**counts))["total_price"]

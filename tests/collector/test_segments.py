@@ -126,14 +126,8 @@ def test_two_writers_of_one_name_at_once_never_share_a_segment(tmp_path: Path) -
         closable.close()
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "a-b", "..", "a b"])
+@pytest.mark.parametrize("name", ["", "a/b", "a-b", "a b", "../a"])
 def test_a_name_that_could_leave_the_directory_is_refused(name: str, tmp_path: Path) -> None:
-    if name == "..":
-        written_by = SegmentWriter(tmp_path, name)
-        written_by.append(b"x")
-        written_by.close()
-        assert [segment.path.parent for segment in find_segments(tmp_path)] == [tmp_path]
-        return
     with pytest.raises(ValueError, match="file name"):
         SegmentWriter(tmp_path, name)
 

@@ -365,7 +365,7 @@ def test_two_stars_in_a_name_are_an_error(errors: Any) -> None:
 @pytest.mark.parametrize(
     "text",
     ["model_list: 1", "model_list: {a: b}", "model_list: [1, x, null]", "model_list: [{model_name: a}]",
-     "model_list: [{model_name: a, litellm_params: [1]}]", "model_list: [{model_name: [], litellm_params: {model: 1}}]"],
+     "model_list: [{model_name: a, litellm_params: [1]}]", "model_list: [{model_name: [], litellm_params: {}}]"],
 )  # fmt: skip
 def test_another_shape_is_an_error_not_an_accident(examine_text: Examine, text: str) -> None:
     assert examine_text(text).findings.errors

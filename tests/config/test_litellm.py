@@ -13,14 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otelgw.config import vocabulary
+from otelgw.config.context import Context
 from otelgw.config.document import Document
-from otelgw.config.env import read
+from otelgw.config.env import VARIABLES
 from otelgw.config.findings import Findings
+from otelgw.config.flags import FLAGS, Flags
+from otelgw.config.litellm import settings as translate
 from otelgw.config.load import examine, load
 from otelgw.config.model import OtelgwSection
+from otelgw.config.references import References
 from otelgw.config.settings import Limits, Server, Settings, Timeouts, Tracing
 from otelgw.errors import ConfigError
 from otelgw.http.routes import GATED_GROUPS
+from otelgw_exporters.catalog import ROWS
 from tests.config.conftest import Examine
 
 SEEDS = Path(__file__).parents[2] / "../shared/seeds"
@@ -347,18 +352,61 @@ _DATA = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
-@given(data=st.dictionaries(_KEYS, _DATA, max_size=6))
-def test_random_documents_give_findings_never_an_accident(data: dict[str, object]) -> None:
-    from otelgw.config.context import Context
-    from otelgw.config.flags import Flags
-    from otelgw.config.litellm import settings as translate
-    from otelgw.config.references import References
+_NAMES = st.sampled_from(["console", "otlp_grpc/a", "otlp_http", "langfuse", "otel", "nothing", "a.b", "s3://x/y.z"])
+_MODELS = st.sampled_from(["openai/x", "azure/x", "gpt-4o", "*", "openai/*", "ollama/x", "bedrock/x", "x", "echo", "/"])
+_OPTIONS = st.sampled_from([option.name for row in ROWS for option in row.options] + ["on", "content", "x"])
+_SHAPED = st.fixed_dictionaries(
+    {
+        "model_list": st.lists(
+            st.fixed_dictionaries(
+                {"model_name": st.sampled_from(["a", "*", "a/*", "groq/*"])},
+                optional={
+                    "litellm_params": st.builds(
+                        lambda model, rest: {**rest, "model": model},
+                        _MODELS,
+                        st.dictionaries(
+                            st.sampled_from(sorted(vocabulary.LitellmParams.model_fields)), _DATA, max_size=4
+                        ),
+                    ),
+                    "model_info": st.dictionaries(st.sampled_from(sorted(vocabulary.ModelInfo.model_fields)), _SCALARS),
+                },
+            ),
+            max_size=3,
+        ),
+        "litellm_settings": st.dictionaries(
+            st.sampled_from(["callbacks", "success_callback", "failure_callback"]), st.lists(_NAMES, max_size=3)
+        ),
+        "callback_settings": st.dictionaries(_NAMES, st.dictionaries(st.just("message_logging"), _SCALARS)),
+        "otelgw": st.fixed_dictionaries(
+            {
+                "destinations": st.lists(
+                    st.builds(
+                        lambda name, rest: {**rest, "name": name}, _NAMES, st.dictionaries(_OPTIONS, _DATA, max_size=3)
+                    ),
+                    max_size=3,
+                )
+            }
+        ),
+    }
+)
+_ENVIRONMENT = st.dictionaries(
+    st.sampled_from(
+        sorted({*VARIABLES, *(flag.variable for flag in FLAGS), "OPENAI_API_KEY", "OPENAI_BASE_URL", "AZURE_API_BASE"})
+        + [name for row in ROWS for names in row.env.values() for name in names]
+    ),
+    st.one_of(st.text(max_size=20), st.sampled_from(["console", "otlp", "http://a:1", "true", "1", "grpc", "a=b"])),
+    max_size=5,
+)
 
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.one_of(st.dictionaries(_KEYS, _DATA, max_size=6), _SHAPED), environment=_ENVIRONMENT)
+def test_random_documents_and_environments_give_findings_never_an_accident(
+    data: dict[str, object], environment: dict[str, str]
+) -> None:
     findings = Findings(Document("c.yaml", data))
-    context = Context(findings.document, findings, References({}, findings), {"HOME": "/nowhere"}, prices=False)
+    context = Context(findings.document, findings, References(environment, findings), environment, prices=False)
     assert isinstance(translate(context, Flags(), configured=True), Settings)
-    read({}, findings)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)

@@ -302,12 +302,15 @@ def test_a_server_with_a_smaller_limit_gets_smaller_requests_down_to_the_span_th
         assert len(receiver.spans) == 15
 
 
-def _limited(limit: int) -> Callable[[Any], HttpAnswer]:
-    return lambda asked: HttpAnswer(413 if len(asked.body) > limit else 200)
+COLLECTORS_413 = HttpAnswer(400, {"content-type": "text/plain"}, b"http: request body too large")
 
 
-def test_a_413_is_answered_with_smaller_requests(http_exporter: Build) -> None:
-    with HttpReceiver([_limited(3_000)], repeat=True) as receiver:
+@pytest.mark.parametrize("too_large", [HttpAnswer(413), COLLECTORS_413], ids=["413", "the Collector's 400"])
+def test_a_request_that_is_too_large_is_answered_with_smaller_ones(http_exporter: Build, too_large: HttpAnswer) -> None:
+    def limited(asked: Any) -> HttpAnswer:
+        return too_large if len(asked.body) > 3_000 else HttpAnswer()
+
+    with HttpReceiver([limited], repeat=True) as receiver:
         exporter = http_exporter(endpoint=receiver.endpoint)
         spans = [generation(number, text="x" * (5_000 if number == 3 else 500)) for number in range(1, 9)]
 
@@ -450,6 +453,17 @@ def test_a_server_with_another_authority_gets_nothing(transport: tuple[Any, Buil
 
         assert states(outcome) == {"retry"}
         assert receiver.asked == []
+
+
+def test_the_usual_mistakes_are_named(grpc_exporter: Build, certificates: Certificates) -> None:
+    with GrpcReceiver() as receiver, HttpReceiver() as http_receiver, GrpcReceiver(tls=certificates) as secure:
+        no_tls = deliver(grpc_exporter(endpoint=f"localhost:{receiver.port}"))
+        by_http = deliver(grpc_exporter(endpoint=http_receiver.origin))
+        untrusted = deliver(grpc_exporter(endpoint=secure.endpoint))
+
+    assert "no TLS is spoken there" in no_tls.reason
+    assert "use the destination otlp_http" in by_http.reason
+    assert "certificate is not trusted" in untrusted.reason
 
 
 def test_an_endpoint_without_a_scheme_is_tls_unless_insecure_says_otherwise(

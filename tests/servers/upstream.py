@@ -661,7 +661,7 @@ class _Peer(asyncio.Protocol):
                 received.aborted_at = self._gone_at
                 return False
             script = script or self._upstream.next_script(received) or Script((Close(),))
-        return await self._play(script, received)
+        return await self._play(script, received) and (received.complete or await self._read_body(received))
 
     def _read_head(self) -> Received:
         raw, _, rest = bytes(self._buffer).partition(b"\r\n\r\n")

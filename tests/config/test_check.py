@@ -1,0 +1,58 @@
+"""The report of otelgw check."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from otelgw.config.check import check
+
+WARNED = """\
+model_list:
+  - model_name: a
+    litellm_params: {model: gpt-4o, rpm: 3}
+litellm_settings: {callbacks: [langfuse], drop_param: true, cache: true}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "c.yaml"
+
+
+def test_a_good_config_is_summed_up(config: Path) -> None:
+    config.write_text("general_settings: {master_key: k}\notelgw: {destinations: [console], content: false}\n")
+    report = check(str(config), {})
+    assert report.ok
+    assert report.summary == "models: echo  destinations: console  auth: on  content: off"
+
+
+def test_what_warns_at_start_is_an_error_when_strict(config: Path) -> None:
+    config.write_text(WARNED)
+    plain, strict = check(str(config), {}), check(str(config), {}, strict=True)
+    assert plain.ok
+    assert not strict.ok
+    assert len(strict.errors) == 3
+    for part in ("no key: set api_key", "the destination `langfuse` is not available", "did you mean `drop_params`?"):
+        assert any(part in line for line in plain.warnings)
+        assert any(part in line for line in strict.errors)
+    assert len(plain.not_enforced) == len(plain.ignored) == 1
+
+
+def test_an_unreadable_file_is_reported_not_raised(config: Path) -> None:
+    report = check(str(config), {})
+    assert not report.ok
+    assert "cannot be read: No such file or directory" in report.errors[0]
+
+
+def test_checking_does_not_wait_for_the_price_list(config: Path) -> None:
+    config.write_text(WARNED)
+    code = (
+        f"import sys; from otelgw.config.check import check; check({str(config)!r}, {{}}); "
+        "print('genai_prices' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
