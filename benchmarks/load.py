@@ -136,18 +136,25 @@ class _Connection(asyncio.Protocol):
 async def _drive(port: int, run: _Run, concurrency: int, spread: float) -> None:
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
-    for _ in range(concurrency):
-        await loop.create_connection(lambda: _Connection(run), "127.0.0.1", port)
-        if spread:
-            await asyncio.sleep(spread / concurrency)
-    before = -1
-    while not run.done.done():
-        if before == run.missing:
-            run.fail(f"no answer for {ANSWER_TIMEOUT:.0f} s; {run.missing} are missing")
-        before = run.missing
-        await asyncio.wait([run.done], timeout=ANSWER_TIMEOUT)
-    run.samples.wall = time.perf_counter() - started
-    await run.done
+    opened: list[asyncio.Transport] = []
+    try:
+        for _ in range(concurrency):
+            transport, _ = await loop.create_connection(lambda: _Connection(run), "127.0.0.1", port)
+            opened.append(transport)
+            if spread:
+                await asyncio.sleep(spread / concurrency)
+        before = -1
+        while not run.done.done():
+            if before == run.missing:
+                run.fail(f"no answer for {ANSWER_TIMEOUT:.0f} s; {run.missing} are missing")
+            before = run.missing
+            await asyncio.wait([run.done], timeout=ANSWER_TIMEOUT)
+        run.samples.wall = time.perf_counter() - started
+        await run.done
+    finally:
+        for transport in opened:
+            transport.abort()
+        await asyncio.sleep(0)
 
 
 def _execute(

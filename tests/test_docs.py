@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from otelgw.config.flags import COMMANDS, FLAGS
 from otelgw.config.load import examine
+from tests.servers.gateway import GatewayProcess
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -143,3 +145,28 @@ def test_every_command_and_flag_that_is_named_exists() -> None:
                 unknown.add((where, words[0]))
             unknown |= {(where, word) for word in words if word.startswith("-") and word not in flags}
     assert unknown == set()
+
+
+def test_the_first_python_example_and_every_curl_work_as_printed(tmp_path: Path) -> None:
+    bash, curl = shutil.which("bash"), shutil.which("curl")
+    if bash is None or curl is None:
+        pytest.skip("no bash or curl")
+    pages = [ROOT / "README.md", ROOT / "docs/tutorials/first-trace.md"]
+    blocks = [block for page in pages for block in FENCE.findall(page.read_text())]
+    commands = [text for language, text in blocks if language == "sh" and text.startswith("curl")]
+    (program,) = (text for language, text in blocks if language == "python")
+    with GatewayProcess(None, tmp_path) as gateway:
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace(":4000", f":{gateway.port}")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "hello\n", done.stderr
+        assert len(commands) >= 5
+        for command in commands:
+            text = command.replace(":4000", f":{gateway.port}")
+            done = subprocess.run([bash, "-c", text], capture_output=True, text=True, check=False, timeout=30)
+            wanted = "did you mean" if "ecko" in command else "hello"
+            assert wanted in done.stdout.lower(), command
+        gateway.wait_until(lambda: "80e1afed08e019fc1110464cfa66635c" in gateway.output.read_text())

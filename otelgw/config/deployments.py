@@ -39,6 +39,7 @@ class Defaults:
     timeouts: Timeouts = field(default_factory=Timeouts)
     timeout: float | None = None
     stream_timeout: float | None = None
+    retries: int = 0
     forward_trace: tuple[str, ...] = ()
     forward_metadata: bool = False
     forward_client_headers: bool = False
@@ -162,6 +163,7 @@ class _Entry:
                 stream_usage=params.stream_usage or row.stream_usage,
                 defaults={**params.others, **(params.extra_body or {})},
                 timeouts=upstream.timeouts_of(defaults.timeouts, params, defaults.timeout, defaults.stream_timeout),
+                retries=next((n for n in (params.num_retries, params.max_retries) if n is not None), defaults.retries),
                 forward_trace=defaults.forward_trace if forward is None else tuple(dict.fromkeys(forward)),
                 forward_client_headers=defaults.forward_client_headers,
                 forward_metadata=defaults.forward_metadata if metadata is None else metadata,

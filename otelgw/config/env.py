@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from otelgw.config.findings import Findings, did_you_mean
 from otelgw.config.flags import boolean
 
-__all__ = ["CREDENTIAL_HEADERS", "VARIABLES", "Environment", "process_environment", "read"]
+__all__ = ["CREDENTIAL_HEADERS", "VARIABLES", "Environment", "process_environment", "proxies", "read"]
 
 PROPAGATORS = ("tracecontext", "baggage", "b3", "b3multi")
 _OTHER_PROPAGATORS = {"jaeger", "xray", "ottrace", "xray_lambda"}
@@ -52,6 +52,8 @@ CREDENTIAL_HEADERS = frozenset(
     }
 )
 
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
 VARIABLES: dict[str, str] = {
     "OTEL_SERVICE_NAME": "the resource's `service.name`",
     "OTEL_RESOURCE_ATTRIBUTES": "further resource attributes, `key=value,key=value`, percent-encoded",
@@ -76,6 +78,10 @@ VARIABLES: dict[str, str] = {
     "OTEL_EXPORTER": "LiteLLM's: `console`, `otlp_grpc`, `otlp_http`; for the callback `otel`",
     "OTEL_TRACER_NAME": "the name of the instrumentation scope",
     "OTEL_ENVIRONMENT_NAME": "the resource's `deployment.environment.name`",
+    "HTTP_PROXY": "proxy of `http://` upstreams",
+    "HTTPS_PROXY": "proxy of `https://` upstreams",
+    "ALL_PROXY": "proxy of both, second choice",
+    "NO_PROXY": "hosts, suffixes, addresses and networks called without one",
     "OTELGW_STATE_DIR": "the state directory, after `otelgw.state_dir`",
     "OTELGW_MASTER_KEY": "the master key, where `general_settings.master_key` is absent",
     "LITELLM_MASTER_KEY": "the same, second choice",
@@ -255,3 +261,8 @@ class _Reader:
             choices = ", ".join(_CONTENT).upper()
             self._findings.environment_error(name, f"`{text[:40]}` must be true, false or one of {choices}")
         return value
+
+
+def proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that name proxies for upstream calls, in either case."""
+    return {name: value for name, value in environment.items() if name.lower() in _PROXIES and value.strip()}

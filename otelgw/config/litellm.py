@@ -26,6 +26,8 @@ from otelgw.config.vocabulary import (
     RouterSettings,
     Vocabulary,
 )
+from otelgw.errors import ConfigError
+from otelgw.http.proxy import Proxies
 from otelgw_exporters import catalog
 
 __all__ = ["SECTIONS", "settings"]
@@ -89,6 +91,7 @@ def settings(context: Context, flags: Flags, *, configured: bool) -> Settings:
         ),
         tracing=tracing,
         limits=_limits(section, general),
+        proxies=_proxies(context),
         pass_through=tuple(dict.fromkeys(general.pass_through)),
         source=document.source if configured else "",
         warnings=(*findings.strict, *findings.warnings),
@@ -185,6 +188,7 @@ def _deployments(
         timeouts=Timeouts(**section.timeouts.model_dump()),
         timeout=router.timeout if router.timeout is not None else litellm.request_timeout,
         stream_timeout=router.stream_timeout,
+        retries=next((n for n in (router.num_retries, litellm.num_retries) if n is not None), 0),
         forward_trace=tuple(dict.fromkeys(litellm.forward_traceparent_to_llm_provider or ())),
         forward_metadata=section.forward_metadata,
         forward_client_headers=general.forward_client_headers_to_llm_api,
@@ -192,6 +196,17 @@ def _deployments(
     if entries is None or entries == []:
         return default_deployments(defaults, context)
     return deployments(entries, defaults, context)
+
+
+def _proxies(context: Context) -> dict[str, str]:
+    """Return the proxy variables; one that cannot be used is reported, without its value."""
+    found = env.proxies(context.environment)
+    try:
+        Proxies(found)
+    except ConfigError as error:
+        for problem in error.problems:
+            context.findings.error((), problem)
+    return found
 
 
 def _limits(section: OtelgwSection, general: GeneralSettings) -> Limits:

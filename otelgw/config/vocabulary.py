@@ -66,6 +66,11 @@ Text = Annotated[Annotated[str, StringConstraints(strip_whitespace=True)] | None
 HeaderMap = dict[str, str] | None
 Amount = Annotated[float, Field(ge=0)]
 Rate = Annotated[int, Field(ge=0)]
+Retries = Annotated[int, Field(ge=0, le=100)]
+_RETRIES = (
+    "Further attempts after 408, 409, 429, 5xx or a failed connection, as long as the caller has got nothing; each "
+    "is a span of its own."
+)
 
 _FORWARD = (
     "Send the attempt's trace context to the upstream: `true` (W3C), or a list of `tracecontext`, `b3`, `b3multi`, "
@@ -109,6 +114,8 @@ class LitellmParams(Vocabulary):
         default=None,
         description="otelgw's: the keys of `otelgw.timeouts`; seconds.",
     )
+    num_retries: Retries | None = Field(default=None, description=f"{_RETRIES} Default: 0.")
+    max_retries: Retries | None = Field(default=None, description="The same; `num_retries` wins.")
     rpm: Rate | None = Field(default=None, description="Requests a minute. Accepted, not yet enforced.")
     tpm: Rate | None = Field(default=None, description="Tokens a minute. Accepted, not yet enforced.")
     mock_response: Text = Field(default=None, description="Answer with this text without calling anything.")
@@ -166,6 +173,7 @@ class LitellmSettings(Vocabulary):
         description=f"For every model. {_FORWARD}",
     )
     request_timeout: Seconds | None = Field(default=None, description="`timeout` of models without one; seconds.")
+    num_retries: Retries | None = Field(default=None, description="`num_retries` of models without one.")
     json_logs: bool = Field(default=False, description="Log JSON lines.")
 
 
@@ -201,6 +209,9 @@ class RouterSettings(Vocabulary):
         description="`timeout` of models without one; wins over `request_timeout`.",
     )
     stream_timeout: Seconds | None = Field(default=None, description="`stream_timeout` of models without one.")
+    num_retries: Retries | None = Field(
+        default=None, description="`num_retries` of models without one; wins over `litellm_settings`."
+    )
 
 
 class CallbackSettings(Vocabulary):
@@ -241,7 +252,7 @@ LITELLM_IGNORED = _words("""
     enable_json_schema_validation enable_key_alias_format_validation enable_preview_features extra_spend_tag_headers
     fallbacks force_ipv4 global_disable_no_log_param guardrail_name_config_map headers image_generation
     key_generation_settings llm_guard_mode max_tokens max_ui_session_budget mcp_aliases mcp_semantic_tool_filter
-    merge_reasoning_content_in_choices model_alias_map model_fallbacks model_group_settings modify_params num_retries
+    merge_reasoning_content_in_choices model_alias_map model_fallbacks model_group_settings modify_params
     organization post_call_rules pre_call_rules priority_reservation priority_reservation_settings
     provider_url_destination_allowed_hosts public_model_groups public_model_groups_links retry
     require_auth_for_metrics_endpoint return_response_headers
@@ -284,7 +295,7 @@ ROUTER_IGNORED = _words("""
     default_litellm_params default_max_parallel_requests default_priority disable_cooldowns enable_health_check_routing
     enable_pre_call_check enable_pre_call_checks enable_tag_filtering enable_weighted_failover fallbacks guardrail_list
     health_check_staleness_threshold ignore_invalid_deployments max_fallbacks model_group_alias
-    model_group_retry_policy num_retries
+    model_group_retry_policy
     optional_pre_call_checks polling_interval provider_budget_config redis_db redis_host redis_password redis_port
     redis_url retry_after retry_policy router_general_settings routing_groups routing_strategy routing_strategy_args
     search_tools set_verbose tag_filtering_match_any
@@ -298,9 +309,9 @@ PARAMS_IGNORED = _words("""
     input_cost_per_audio_token input_cost_per_character input_cost_per_image input_cost_per_pixel
     input_cost_per_query input_cost_per_second cache_creation_input_token_cost cache_read_input_token_cost
     input_cost_per_token_batches litellm_credential_name litellm_trace_id logger_fn max_budget max_file_size_mb
-    max_parallel_requests max_retries merge_reasoning_content_in_choices milvus_text_field mock_timeout
+    max_parallel_requests merge_reasoning_content_in_choices milvus_text_field mock_timeout
     mock_tool_calls model_info
-    num_retries order output_cost_per_audio_token output_cost_per_character output_cost_per_image
+    order output_cost_per_audio_token output_cost_per_character output_cost_per_image
     output_cost_per_pixel output_cost_per_second output_cost_per_token_batches provider_specific_header
     region_name retry_policy security_options ssl_certificate
     ssl_verify supports_system_message tag_regex tags tenant_id use_chat_completions_api use_in_pass_through

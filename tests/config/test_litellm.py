@@ -416,3 +416,33 @@ def test_random_text_raises_nothing_but_a_config_error(tmp_path: Path, parts: li
     path.write_text("".join(parts), encoding="utf-8")
     with contextlib.suppress(ConfigError):
         assert isinstance(examine(str(path), {"HOME": "/nowhere"}, prices=False).settings, Settings)
+
+
+@pytest.mark.parametrize(
+    ("settings_text", "params", "expected"),
+    [
+        ("", "", 0),
+        ("litellm_settings: {num_retries: 1}", "", 1),
+        ("litellm_settings: {num_retries: 1}\nrouter_settings: {num_retries: 2}", "", 2),
+        ("router_settings: {num_retries: 2}", ", max_retries: 3", 3),
+        ("router_settings: {num_retries: 2}", ", max_retries: 3, num_retries: 0", 0),
+    ],
+)
+def test_the_nearest_word_on_retries_counts(
+    examine_text: Examine, settings_text: str, params: str, expected: int
+) -> None:
+    text = f"model_list:\n- model_name: a\n  litellm_params: {{model: openai/a, api_key: x{params}}}\n{settings_text}\n"
+
+    assert examine_text(text).settings.deployments[0].retries == expected
+
+
+def test_proxy_variables_reach_the_upstream_client_and_a_bad_one_is_an_error(examine_text: Examine) -> None:
+    text = "model_list:\n- model_name: a\n  litellm_params: {model: openai/a, api_key: x}\n"
+
+    good = examine_text(text, {"HTTPS_PROXY": "http://user:hunter2@proxy:3128", "no_proxy": "a.b", "OTHER": "1"})
+    bad = examine_text(text, {"HTTPS_PROXY": "socks5://user:hunter2@proxy:1080"})
+
+    assert good.settings.proxies == {"HTTPS_PROXY": "http://user:hunter2@proxy:3128", "no_proxy": "a.b"}
+    assert not good.findings.errors
+    assert "HTTPS_PROXY" in bad.findings.errors[0]
+    assert "hunter2" not in str(bad.findings.errors) + repr(good.settings)

@@ -23,9 +23,7 @@ model_list:
   - model_name: "*"
     litellm_params: {{model: "openai/*", api_base: "{url}/v1", api_key: os.environ/PROVIDER_KEY}}
   - model_name: impatient
-    litellm_params: {{model: openai/gpt-4o-mini, api_base: "{url}/v1", api_key: sk-other, timeout: 0.3}}
-  - model_name: persistent
-    litellm_params: {{model: openai/gpt-4o-mini, api_base: "{url}/v1", api_key: sk-other, max_retries: 2}}
+    litellm_params: {{model: openai/gpt-4o-mini, api_base: "{url}/v1", api_key: os.environ/PROVIDER_KEY, timeout: 0.3}}
 general_settings:
   pass_through: [files]
 """
