@@ -72,7 +72,7 @@ def _rounds(arguments: argparse.Namespace, targets: list[Target], backends: Back
         plan += [(work, level, min(arguments.streams, STREAMS_PER_CONNECTION * level)) for level in levels]
     for work in {id(work): work for work, _, _ in plan}.values():
         for target in targets:
-            warm_up(target, work)
+            warm_up(target, work, backends)
     cells = []
     for number in range(1, arguments.rounds + 1):
         for work, level, count in plan:

@@ -22,7 +22,8 @@ QUIET_TICKS = 0.021  # CPU seconds that an idle tree may use in QUIET_SECONDS: t
 class Cell:
     """One measurement. CPU in seconds per 1000 answers; latency and time to first chunk in ms; rss in bytes.
 
-    ``missing`` is the number of generation spans with content that the sink had not received a minute after the load.
+    ``missing`` is the number of generation spans with content that the sink had not received a minute after the load;
+    negative where some were delivered more than once.
     """
 
     target: str
@@ -95,19 +96,24 @@ def _settle(target: Target) -> None:
 
 
 def _undelivered(target: Target, backends: Backends, wanted: int) -> int:
-    """Wait until the sink has ``wanted`` generations of the target; return how many are missing after a minute."""
+    """Wait until the sink has ``wanted`` generations of the target; return how many are missing after a minute.
+
+    A negative number counts spans that were delivered twice.
+    """
     deadline = time.monotonic() + SETTLE_SECONDS
     while (missing := wanted - backends.generations(target.name)) > 0 and time.monotonic() < deadline:
         time.sleep(0.1)
     return missing
 
 
-def warm_up(target: Target, work: Workload) -> None:
-    """Send enough that connections, caches and allocators are as in service."""
+def warm_up(target: Target, work: Workload, backends: Backends) -> None:
+    """Send enough that connections, caches and allocators are as in service, and wait for its spans."""
     count = 500 if work.kind == "requests" else 32
-    load.run(
-        target.port, load.request_bytes(target.port, work.body, key=KEY), work.expected, count=count, concurrency=16
-    )
+    delivered = backends.generations(target.name)
+    request = load.request_bytes(target.port, work.body, key=KEY)
+    load.run(target.port, request, work.expected, count=count, concurrency=16)
+    if target.exports:
+        _undelivered(target, backends, delivered + count)
 
 
 def measure(target: Target, work: Workload, backends: Backends, *, count: int, concurrency: int) -> Cell:

@@ -105,7 +105,7 @@ def tables(cells: Sequence[Cell], rounds: int) -> str:
             counts = ", ".join(f"{count} at c={concurrency}" for concurrency, count in numbers)
             parts.append(f"{kind}: best of {rounds} round(s), {counts}; {note}\n{_table(columns, chosen)}")
     parts += [
-        f"{cell.target}: {cell.missing} generations ({cell.kind}, c={cell.concurrency}) did not reach the sink"
+        f"{cell.target}: {cell.missing} of the generations ({cell.kind}, c={cell.concurrency}) did not reach the sink"
         for cell in best
         if cell.missing
     ]

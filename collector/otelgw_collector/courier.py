@@ -111,6 +111,8 @@ class Courier(Generic[T]):
             behind = self._flow.behind(lane.read)
             lane.following = not behind
         for key, position in sorted(behind.items(), key=lambda item: item[1]):
+            if not lane.has_room:
+                break
             try:
                 self._read(key, position)
             except OSError as error:
@@ -132,6 +134,8 @@ class Courier(Generic[T]):
                     lane.take_in(items, key, reader.offset)
         finally:
             reader.close()
+        if reader.skipped:
+            self._warn("damage", f"{reader.skipped} bytes of segment {position.path.name} are damaged and skipped")
 
     def _selected(self, items: Sequence[Item[T]]) -> list[ReadableSpan]:
         spans: list[ReadableSpan] = []

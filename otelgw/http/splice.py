@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from otelgw.dialects.credentials import is_secret
 from otelgw.errors import RequestRefused
 from otelgw.http.headers import SECRET_PARAMETERS
 
@@ -51,6 +52,7 @@ GATEWAY_FIELDS = REDIRECTING_FIELDS | {
     "drop_params", "allowed_openai_params", "x-litellm-disable-callbacks",
 }  # fmt: skip
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MODEL_VALUE = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _SECRET_FIELDS = SECRET_PARAMETERS - {"key", "code", "token", "auth", "sig", "signature"} | {
     "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "azure_ad_token", "vertex_credentials",
@@ -58,7 +60,13 @@ _SECRET_FIELDS = SECRET_PARAMETERS - {"key", "code", "token", "auth", "sig", "si
     "bearer_token", "cookie", "set_cookie", "proxy_authorization",
 }  # fmt: skip
 # Ends of field names that could be secret; a plain search is far cheaper than parsing every body.
-_SECRET_HINTS = (b'key"', b'authorization"', b"secret", b'token"', b'password"', b'passwd"', b"credential", b'cookie"')
+_SECRET_HINTS = (b'key"', b'authorization"', b"secret", b'token"', b'password"', b'passwd"', b"credential", b'cookie"',
+                 b'sig"', b'signature"', b'keyid"', b'key_id"', b'key-id"')  # fmt: skip
+# The same in a body that is no JSON: quoted anyhow or not at all.
+_SECRET_IN_TEXT = re.compile(
+    rb"(?:key|key[_-]?id|authorization|secret|token|passw(?:or)?d|credentials?|cookie|sig(?:nature)?)[\\'\"]{0,4}\s*[:=]|\bbearer\s",
+    re.IGNORECASE,
+)
 _CONTENT_FIELDS = frozenset({"messages", "input", "prompt"})
 _SHORTEST_OBJECT = len(b'{"key":""}')
 _REDACTED = "REDACTED"
@@ -74,6 +82,8 @@ def read_fields(body: bytes) -> Fields:
         return _decode_fields(body)
     except msgspec.ValidationError:
         raise RequestRefused("invalid_request", 'The body must be a JSON object, such as {"model": …}.') from None
+    except RecursionError:
+        raise RequestRefused("invalid_json", "The body is nested too deeply; send it flatter.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestRefused("invalid_json", _fault(body, str(error))) from None
 
@@ -102,9 +112,18 @@ def _fault(body: bytes, fallback: str) -> str:
 
 
 def value_of(fields: Fields, name: str) -> Any:
-    """Return the decoded value of a field, None where it is absent."""
+    """Return the decoded value of a field, None where it is absent.
+
+    Raises:
+        RequestRefused: 400 invalid_json for text that is not UTF-8 and the like, which ``read_fields`` does not look at.
+    """
     raw = fields.get(name)
-    return None if raw is None else _decode_any(raw)
+    if raw is None:
+        return None
+    try:
+        return _decode_any(raw)
+    except _UNREADABLE:
+        raise RequestRefused("invalid_json", f"The value of `{name}` is no JSON in UTF-8.", param=name) from None
 
 
 def rewrite(
@@ -124,8 +143,8 @@ def rewrite(
     options = fields.get("stream_options") if inject_usage else None
     if missing or options is not None or not drop.isdisjoint(fields):
         return _rebuild(fields, model, inject_usage, missing, drop)
-    if (sent := fields.get("model")) is None or _decode_any(sent) != model:
-        spliced = _splice_model(body, model) if sent is not None else None
+    if "model" in fields:
+        spliced = _splice_model(body, model)
         if spliced is None:
             return _rebuild(fields, model, inject_usage, missing, drop)
         body = spliced
