@@ -104,9 +104,9 @@ def main() -> int:
             try:
                 cells = _rounds(arguments, targets, backends)
             except LoadError:
-                for process in (backends.upstream, backends.sink):
-                    if not process.alive:
-                        print(f"{process.name} has ended; its output:\n{process.tail()}", file=sys.stderr)
+                for process in (backends.upstream, backends.sink, *(target.process for target in targets)):
+                    if process and (output := process.tail().strip()):
+                        print(f"{process.name}{'' if process.alive else ' has ended'}:\n{output}", file=sys.stderr)
                 raise
     except (LoadError, StartFailedError) as error:
         print(f"benchmark: {error}", file=sys.stderr)

@@ -65,12 +65,17 @@ otelgw:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One way to the upstream. ``pid`` is 0 where there is no process of its own to account for."""
+    """One way to the upstream. ``process`` is None where there is none of its own to account for."""
 
     name: str
     port: int
-    pid: int = 0
+    process: Process | None = None
     exports: bool = False
+
+    @property
+    def pid(self) -> int:
+        """The root of the target's process tree, 0 without one."""
+        return self.process.pid if self.process else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,7 @@ def start_target(name: str, backends: Backends, directory: Path) -> Iterator[Tar
         yield None
         return
     with _running(process):
-        yield Target(name, process.port, process.pid, exports=name != "nginx")
+        yield Target(name, process.port, process, exports=name != "nginx")
 
 
 def _nginx(backends: Backends, directory: Path) -> Process | None:

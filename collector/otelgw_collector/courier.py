@@ -132,6 +132,9 @@ class Courier(Generic[T]):
                 ]
                 with self._flow.lock:
                     lane.take_in(items, key, reader.offset)
+            if reader.offset >= position.offset:  # also of a segment that holds no record
+                with self._flow.lock:
+                    lane.pass_by(key, position.offset)
         finally:
             reader.close()
         if reader.skipped:
@@ -154,6 +157,8 @@ class Courier(Generic[T]):
         outcome = _attempt(lane.destination.exporter, batch.spans, deadline) if batch.spans else Outcome(())
         now, stop_at = self._clock(), self._flow.stop_at
         with self._flow.lock:
+            if self._flow.abandoned and any(verdict.state != "done" for verdict in outcome.verdicts):
+                return  # the exporter was closed in mid-delivery: what it says then is no verdict on the spans
             lane.settle(outcome, now, self._jitter)
             if lane.batch is not None and stop_at is not None:
                 # Only a destination that names a time gets another try while everybody waits for the end.

@@ -47,7 +47,7 @@ class Head(Generic[T]):
     @property
     def segments(self) -> frozenset[str]:
         """The keys of all segments that are there."""
-        return self._read_out | self._live.keys()
+        return frozenset(self._read_out | self._live.keys())
 
     def find(self) -> None:
         """Take in segments that are new."""

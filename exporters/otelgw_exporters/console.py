@@ -57,7 +57,8 @@ class ConsoleExporter(Exporter):
 
     def _width(self) -> int:
         try:
-            return max(40, os.get_terminal_size(self._stream.fileno()).columns)
+            columns = os.get_terminal_size(self._stream.fileno()).columns  # 0: a terminal that does not say
+            return max(40, columns) if columns else _WIDTH
         except (OSError, ValueError):
             return _WIDTH
 

@@ -81,7 +81,7 @@ class _OtlpExporter(Exporter):
                 encoded.append(self._encode(span))
                 verdicts.append(None)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                verdicts.append(Verdict("dead", f"the span cannot be encoded: {type(error).__name__}: {error}"))
+                verdicts.append(Verdict("dead", f"the span cannot be encoded ({type(error).__name__})"))
 
         def send(part: Sequence[EncodedSpan]) -> Reply:
             return self._send(assemble(part), deadline)

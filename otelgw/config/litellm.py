@@ -257,6 +257,7 @@ def _tracing(
             headers.upstream_response, environment.capture_upstream_response_headers, context
         ),
         content=section.content and not litellm.turn_off_message_logging and environment.content is not False,
+        allow_no_log=not litellm.global_disable_no_log_param,
         disabled=environment.disabled or not targets,
     )
 

@@ -139,6 +139,7 @@ class Tracing:
     capture_upstream_request_headers: tuple[str, ...] = ()  # onto the attempt span
     capture_upstream_response_headers: tuple[str, ...] = ()
     content: bool = True
+    allow_no_log: bool = True  # a caller may ask for no record with `"no-log": true` in the body
     disabled: bool = False  # OTEL_SDK_DISABLED, or no destination at all: no record is written
 
 

@@ -165,6 +165,9 @@ class LitellmSettings(Vocabulary):
     success_callback: Names | None = Field(default=None, description=f"{_EVENTS}. Successes are sent.")
     failure_callback: Names | None = Field(default=None, description=f"{_EVENTS}. Failures are sent.")
     turn_off_message_logging: bool = Field(default=False, description="Record no prompts and answers anywhere.")
+    global_disable_no_log_param: bool = Field(
+        default=False, description="Record also requests whose body says `\"no-log\": true`."
+    )
     redact_user_api_key_info: bool = Field(
         default=False, description="Leave who called (key hash and alias, user, team) out of every destination."
     )
@@ -250,7 +253,7 @@ LITELLM_IGNORED = _words("""
     disable_no_log_param disable_token_counter drop_params drop_unsupported_params
     enable_caching_on_provider_specific_optional_params enable_end_user_cost_tracking_prometheus_only
     enable_json_schema_validation enable_key_alias_format_validation enable_preview_features extra_spend_tag_headers
-    fallbacks force_ipv4 global_disable_no_log_param guardrail_name_config_map headers image_generation
+    fallbacks force_ipv4 guardrail_name_config_map headers image_generation
     key_generation_settings llm_guard_mode max_tokens max_ui_session_budget mcp_aliases mcp_semantic_tool_filter
     merge_reasoning_content_in_choices model_alias_map model_fallbacks model_group_settings modify_params
     organization post_call_rules pre_call_rules priority_reservation priority_reservation_settings

@@ -7,9 +7,9 @@ from typing import Any
 
 import otelgw
 from otelgw.errors import GatewayError, error_body
-from otelgw.http.exchange import Exchange
+from otelgw.http.exchange import Exchange, call_id_of
 
-__all__ = ["Send", "gateway_headers", "refusal_headers", "refuse", "send_whole"]
+__all__ = ["Send", "begin_refusal", "end_refusal", "gateway_headers", "refusal_headers", "send_whole", "untraced"]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
@@ -71,12 +71,12 @@ def _both(headers: RawHeaders, name: bytes, value: bytes) -> None:
 
 def refusal_headers(exchange: Exchange, error: GatewayError) -> RawHeaders:
     """Return the headers of an answer that the gateway gives itself because of ``error``."""
-    headers = gateway_headers(exchange, [])
+    headers = gateway_headers(exchange, exchange.answer_headers)
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if error.error_type == "unauthorized":
         headers.append((b"www-authenticate", b'Bearer realm="otelgw"'))
-    if error.close and exchange.scope.get("http_version", "").startswith("1"):
+    if (error.close or not exchange.body_read) and exchange.scope.get("http_version", "").startswith("1"):
         headers.append((b"connection", b"close"))
     return headers
 
@@ -90,6 +90,32 @@ async def send_whole(
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def refuse(send: Send, exchange: Exchange, error: GatewayError) -> None:
-    """Answer with the error's status and OpenAI's error JSON."""
-    await send_whole(send, error.answer.status, refusal_headers(exchange, error), error_body(error))
+async def begin_refusal(send: Send, exchange: Exchange, error: GatewayError) -> None:
+    """Send all bytes of an answer with the error's status and OpenAI's error JSON; an empty last part ends it."""
+    body = error_body(error)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *refusal_headers(exchange, error),
+    ]
+    exchange.sent_bytes = len(body)
+    await send({"type": "http.response.start", "status": error.answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def end_refusal(send: Send) -> None:
+    """End what ``begin_refusal`` began."""
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def untraced(scope: MutableMapping[str, Any], send: Send) -> Send:
+    """Return a ``send`` that adds the gateway's headers to an answer that belongs to no trace."""
+    call_id = call_id_of(dict(scope["headers"])).encode()
+    extra = [(b"x-litellm-call-id", call_id), (b"x-otelgw-call-id", call_id), *_CONSTANT]
+
+    async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *extra]
+        await send(message)
+
+    return send_with_headers

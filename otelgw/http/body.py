@@ -34,7 +34,9 @@ class Pace:
         self._started = monotonic()
 
     def patience(self, size: int) -> float:
-        """Return seconds for the next part, after ``size`` bytes."""
+        """Return seconds for the next part, after ``size`` bytes. A rate of 0 is no bound."""
+        if not self._rate:
+            return self._idle
         allowed = self._idle + size / self._rate - (monotonic() - self._started)
         return min(self._idle, max(allowed, 0.001))
 
@@ -109,7 +111,8 @@ def check_declared(headers: Mapping[bytes, bytes], limit: int) -> None:
 def too_large(limit: int) -> RequestRefused:
     return RequestRefused(
         "body_too_large",
-        f"The body is larger than {limit} bytes. Send less, or raise otelgw.limits.body in the config.",
+        f"The body is larger than {limit} bytes. Send less, or raise otelgw.limits.body (of uploads: file_body) in the "
+        "config.",
         close=True,
     )
 
@@ -137,4 +140,6 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         raise too_large(limit)
     if not reader.eof:
         raise RequestRefused("invalid_request", f"The {name} body ends too early.")
+    if reader.unused_data:
+        raise RequestRefused("invalid_request", f"Bytes follow the end of the {name} data; compress the body in one go.")
     return plain

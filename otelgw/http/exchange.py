@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, MutableMapping, Sequence
 from time import monotonic_ns, time_ns
 from typing import Any
+from urllib.parse import quote
 
 from otelgw.config.settings import Tracing
 from otelgw.http.body import Receive
@@ -22,7 +23,7 @@ from otelgw.tracing.propagation import (
 )
 from otelgw.tracing.record import Attempt, Caller, Capture, Record, Target
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "call_id_of"]
 
 _NOBODY = Caller()
 _NO_TARGET = Target()
@@ -30,7 +31,7 @@ _NO_CAPTURE = Capture()
 _MAX_CALL_ID = 128
 
 
-def _call_id(headers: Mapping[bytes, bytes]) -> str:
+def call_id_of(headers: Mapping[bytes, bytes]) -> str:
     """Return the caller's call id where it is plain, else a new UUID (version 4)."""
     given = headers.get(b"x-litellm-call-id") or headers.get(b"x-otelgw-call-id")
     if given and len(given) <= _MAX_CALL_ID and given.isascii() and (text := given.decode()).isprintable():
@@ -51,12 +52,15 @@ class Exchange:
         "_done",
         "_linked",
         "_watch",
+        "answer_headers",
         "answered",
         "attempts",
+        "body_read",
         "call_id",
         "caller",
         "committed",
         "content",
+        "cost",
         "cut_reason",
         "error_message",
         "error_type",
@@ -69,6 +73,7 @@ class Exchange:
         "headers",
         "metadata",
         "method",
+        "no_log",
         "parent",
         "passing",
         "path",
@@ -102,7 +107,7 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.call_id = _call_id(self.headers)
+        self.call_id = call_id_of(self.headers)
         self.task = asyncio.current_task()
         self.cut_reason = ""
         self.route = ""
@@ -114,7 +119,9 @@ class Exchange:
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
         self.generation_span_id = ""
         self.upstream_start = self.first_byte = self.first_chunk = self.generation_end = 0
+        self.answer_headers: list[tuple[bytes, bytes]] = []  # what the gateway says of the upstream that it called
         self.status = 0
+        self.body_read = False  # the caller's whole body is here
         self.answered = False
         self.committed = False
         self.error_type = ""
@@ -122,8 +129,10 @@ class Exchange:
         self.stream = False
         self.usage_injected = False
         self.sent_bytes = 0
+        self.cost: float | None = None  # USD
         self.retries = 0
         self.content = True
+        self.no_log = False  # the caller wants no record of this request
         self.facts: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
         self.trace_id = ""
@@ -137,6 +146,16 @@ class Exchange:
         self._baggage: dict[str, str] = {}
         self._done = False
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def watched(self) -> bool:
+        """A disconnect is noticed; nobody else may call ``receive``."""
+        return self._watch is not None
+
+    @property
+    def baggage_header(self) -> str:
+        """The caller's baggage as far as it is allow-listed."""
+        return ",".join(f"{quote(key)}={quote(value)}" for key, value in self._baggage.items())
 
     def now(self) -> int:
         return monotonic_ns() - self.started
@@ -246,6 +265,7 @@ class Exchange:
             response=self.response,
             content=self.content,
             facts=self.facts,
+            cost=self.cost,
             metadata=self.metadata,
             stream_usage_injected=self.usage_injected,
             retry_count=self.retries,

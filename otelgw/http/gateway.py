@@ -185,7 +185,7 @@ class Gateway:
             return
         exchange.committed = True
         self.relay.settle(exchange)
-        if self.spool is None:
+        if self.spool is None or exchange.no_log:
             return
         try:
             self.spool.append(encode(exchange.record(self.settings.tracing)))

@@ -52,7 +52,7 @@ _READ = frozenset(
 _CLIENT_CREDENTIALS = CREDENTIALS - {b"x-litellm-api-key", b"proxy-authorization"}
 _STOPPED_DOWNWARD = HOP_BY_HOP | {
     b"set-cookie", b"set-cookie2", b"alt-svc", b"strict-transport-security", b"server-timing", b"traceresponse",
-    b"server", b"date",
+    b"date",  # the gateway's server writes its own
 }  # fmt: skip
 _STOPPED_DOWN_PREFIXES = (b"x-litellm-", b"x-otelgw-", b"access-control-")
 
@@ -67,10 +67,11 @@ REDACTED = b"REDACTED"
 
 
 def _named_in_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    found: frozenset[bytes] = frozenset()
     for name, value in headers:
         if name == b"connection":
-            return frozenset(token.strip().lower() for token in value.split(b","))
-    return frozenset()
+            found |= {token.strip().lower() for token in value.split(b",")}
+    return found
 
 
 def to_upstream(
@@ -115,7 +116,10 @@ def from_upstream(headers: Sequence[tuple[bytes, bytes]]) -> AnswerHead:
     for raw_name, value in headers:
         name = raw_name.lower()
         if name in _READ:
-            facts.setdefault(name, value)
+            if name == b"connection" and name in facts:
+                facts[name] += b"," + value
+            else:
+                facts.setdefault(name, value)
         if name not in _STOPPED_DOWNWARD and not name.startswith(_STOPPED_DOWN_PREFIXES):
             kept.append((name, value))
     if b"connection" in facts:

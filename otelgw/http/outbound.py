@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 
@@ -16,7 +17,7 @@ from otelgw.http.body import Pace, Receive, check_declared, read, receive_part, 
 from otelgw.http.capture import BodyCapture, Budget, is_text
 from otelgw.http.client import build_request
 from otelgw.http.exchange import Exchange
-from otelgw.http.headers import to_upstream
+from otelgw.http.headers import to_upstream, without_secrets
 from otelgw.http.routes import Route
 from otelgw.http.routing import Router, Upstream
 from otelgw.tracing.propagation import inject
@@ -24,14 +25,26 @@ from otelgw.tracing.record import Attempt, Capture
 
 __all__ = ["Outbound", "prepare"]
 
-_PEEK = 8 * 1024 * 1024  # bytes of a multipart body that are searched for its `model` field
+log = logging.getLogger(__name__)
+
+_PEEK = 8 * 1024 * 1024  # bytes of an upload to a files route that are searched for a `model` field
 _USAGE_ROUTES = frozenset({"chat/completions", "completions"})
-_TIMEOUT_KEYS = ("connect", "first_byte", "idle", "total")
-# Header spellings of the fields that redirect a call; the prefixes are LiteLLM's.
-_REDIRECTING_HEADERS = frozenset(
-    {b"x-litellm-api-base", b"x-otelgw-api-base", b"langfuse_host", b"langfuse_public_key", b"langfuse_secret",
-     b"langfuse_secret_key"}
-)  # fmt: skip
+# Fields whose plain names are headers of another meaning: the caller's key, OpenAI's organization, Azure's version.
+_ORDINARY_HEADERS = frozenset({"api_key", "organization", "api_version"})
+# Header spellings of the fields that redirect a call -> the field.
+_REDIRECTING_HEADERS: dict[bytes, str] = {
+    (prefix + spelling).encode(): field
+    for field in splice.REDIRECTING_FIELDS
+    for prefix in ("", "x-litellm-", "x-otelgw-")
+    for spelling in {field, field.replace("_", "-")}
+    if (prefix or field not in _ORDINARY_HEADERS) and prefix + spelling != "x-litellm-api-key"
+}
+_REDIRECTING_NAMES = frozenset(_REDIRECTING_HEADERS)
+# Body fields and headers by which a caller has less recorded of a request.
+_POLICY_FIELDS = frozenset({"no-log", "turn_off_message_logging"})
+_REDACTION_HEADERS = frozenset({b"x-litellm-enable-message-redaction", b"litellm-enable-message-redaction"})
+_FORM = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
 
 
 @dataclass(slots=True)
@@ -51,6 +64,8 @@ class Outbound:
     rest: AsyncIterator[bytes] | None = None
     length: int | None = None  # the caller's Content-Length, where `rest` follows
     wants_usage: bool = False  # the caller asked for a stream without usage
+    mislabelled: bool = False  # JSON under another Content-Type, as curl sends it without a header
+    model_in_query: bool = False
 
     @property
     def body_complete(self) -> bool:
@@ -60,6 +75,8 @@ class Outbound:
         """Return the request for one attempt."""
         deployment = upstream.deployment
         own = [*deployment.auth, *deployment.headers]
+        if self.mislabelled:
+            own.append((b"content-type", b"application/json"))
         if deployment.forward_trace:
             own += inject(
                 deployment.forward_trace,
@@ -67,40 +84,44 @@ class Outbound:
                 attempt.span_id,
                 exchange.flags,
                 exchange.state,
-                exchange.headers.get(b"baggage", b"").decode("latin-1"),
+                exchange.baggage_header,
             )
         headers = to_upstream(exchange.raw_headers, own, forward_credentials=deployment.forward_client_headers)
         content, length = self._body(deployment, inject_usage)
         body: bytes | AsyncIterator[bytes] = content if self.rest is None else _joined(content, self.rest)
-        url = upstream.endpoint(self.path, self.query).url
-        return build_request(exchange.method, url, headers, body, timeout=upstream.timeout, length=length)
+        url = upstream.endpoint(self.path, self.query_for(deployment)).url
+        timeout = upstream.stream_timeout if exchange.stream else upstream.timeout
+        request = build_request(exchange.method, url, headers, body, timeout=timeout, length=length)
+        if deployment.mock_response is not None:
+            request.extensions["otelgw.mock_response"] = deployment.mock_response
+        return request
+
+    def query_for(self, deployment: Deployment) -> bytes:
+        """Return the caller's query, with the upstream's name of the model where the caller named it there."""
+        if not self.model_in_query:
+            return self.query
+        pairs = parse_qsl(self.query.decode("latin-1"), keep_blank_values=True)
+        return urlencode([(name, deployment.model if name == "model" else value) for name, value in pairs]).encode()
 
     def _body(self, deployment: Deployment, inject_usage: bool) -> tuple[bytes, int | None]:
         model = deployment.model
         if self.fields is not None:
-            drop = splice.GATEWAY_FIELDS
-            if not deployment.forward_metadata:
-                drop = _WITHOUT_METADATA
-            if deployment.allow_client_params:
-                drop -= splice.REDIRECTING_FIELDS - _CONNECTION_FIELDS
             body = splice.rewrite(
                 self.content,
                 self.fields,
                 model=model if "model" in self.fields else "",
                 inject_usage=inject_usage,
                 defaults=deployment.defaults if self.route.kind == routes.MODEL else None,
-                drop=drop,
+                drop=splice.GATEWAY_FIELDS if deployment.forward_metadata else _WITHOUT_METADATA,
             )
             return body, None
-        if self.form_model is not None and self.form_model.value != model:
+        if self.form_model is not None and model and self.form_model.value != model:
             body = multipart.replace_field(self.content, self.form_model, model)
             return body, None if self.length is None else self.length + len(body) - len(self.content)
         return self.content, self.length
 
 
 _WITHOUT_METADATA = splice.GATEWAY_FIELDS | {"metadata"}
-# Consumed by the gateway even where a deployment lets callers set them.
-_CONNECTION_FIELDS = frozenset({"api_base", "base_url", "api_key", "api_version", "organization", "user_config"})
 
 
 async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -118,48 +139,65 @@ async def prepare(
         RequestRefused: 400, 404, 408, 413, 415.
         CallerGone: the caller closed the connection.
     """
-    for name in _REDIRECTING_HEADERS:
-        if name in exchange.headers:
-            raise _redirected(name.decode(), "header")
+    if not _REDACTION_HEADERS.isdisjoint(exchange.headers):
+        exchange.content = exchange.content and not _asks_for_redaction(exchange)
     content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
-    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
-        return await _prepare_form(exchange, match, receive, settings, router, content_type)
-    limits = settings.limits
-    limit = limits.file_body if match.route.large else limits.body
-    body = await read(receive, exchange.headers, limit, limits)
-    return _prepare_body(exchange, match, settings, router, body, content_type)
+    if _essence(content_type) == _MULTIPART:
+        outbound = await _prepare_form(exchange, match, receive, settings, router, content_type)
+    else:
+        limits = settings.limits
+        limit = limits.file_body if match.route.large else limits.body
+        body = await read(receive, exchange.headers, limit, limits)
+        exchange.body_read = True
+        outbound = _prepare_body(exchange, match, settings, router, body, content_type)
+    redirecting: dict[str, tuple[str, Any]] = {}
+    if not _REDIRECTING_NAMES.isdisjoint(exchange.headers):
+        redirecting = _redirecting_headers(exchange)
+    if outbound.fields is not None and not splice.REDIRECTING_FIELDS.isdisjoint(outbound.fields):
+        redirecting |= _redirecting_fields(outbound.fields)
+    if redirecting:
+        outbound.upstreams = [_redirect(outbound.upstreams[0], redirecting)]
+    return outbound
+
+
+def _asks_for_redaction(exchange: Exchange) -> bool:
+    return any(exchange.headers.get(name, b"").strip().lower() == b"true" for name in _REDACTION_HEADERS)
+
+
+def _essence(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _prepare_body(
     exchange: Exchange, match: routes.Match, settings: Settings, router: Router, body: bytes, content_type: str
 ) -> Outbound:
     fields: splice.Fields | None = None
+    limits = settings.limits
     is_model = match.route.kind == routes.MODEL
     if is_model or _looks_like_json(body, content_type):
         try:
             fields = splice.read_fields(body)
+            if not _POLICY_FIELDS.isdisjoint(fields):
+                _apply_policy(exchange, fields, settings)
         except RequestRefused:
-            exchange.request = _capture(splice.unparsed(body), content_type, settings.limits)
+            exchange.request = _capture(splice.unparsed(body), content_type or "application/json", limits)
             raise
-        exchange.request = _capture(
-            splice.recordable(body, fields), content_type or "application/json", settings.limits
-        )
-        if len(body) > settings.limits.capture:
+        exchange.request = _capture(splice.recordable(body, fields), content_type or "application/json", limits)
+        if len(body) > limits.capture:
             exchange.metadata = _metadata(fields)  # it may stand where the capture is cut
         exchange.stream = splice.value_of(fields, "stream") is True
     elif body:
-        exchange.request = _capture(body, content_type, settings.limits)
+        exchange.request = _capture(_recordable_text(body, content_type), content_type, limits)
     query = exchange.scope.get("query_string", b"")
-    model = _model_of(fields, query)
+    model = _model_of(fields)
+    named_in_query = not model and bool(query) and bool(model := _model_in(query))
     if is_model:
         if not model:
-            raise RequestRefused("invalid_request", "`model` is missing: name one of GET /v1/models.", param="model")
+            raise _no_model()
         upstreams = router.resolve(model)
     else:
         provider = exchange.headers.get(b"x-otelgw-provider", b"").decode("latin-1")
         upstreams = router.resolve_pass_through(model, provider)
-    if fields is not None:
-        upstreams = _redirect(upstreams, fields)
     return Outbound(
         route=match.route,
         path=match.upstream_path,
@@ -168,7 +206,22 @@ def _prepare_body(
         content=body,
         fields=fields,
         wants_usage=exchange.stream and match.upstream_path in _USAGE_ROUTES and not _has_usage(fields),
+        mislabelled=fields is not None and "json" not in content_type,
+        model_in_query=named_in_query,
     )
+
+
+def _no_model() -> RequestRefused:
+    return RequestRefused("invalid_request", "`model` is missing: name one of GET /v1/models.", param="model")
+
+
+def _apply_policy(exchange: Exchange, fields: splice.Fields, settings: Settings) -> None:
+    """Record less where the caller asks for it; nothing that a caller sends makes it more."""
+    if splice.value_of(fields, "no-log") is True and settings.tracing.allow_no_log:
+        exchange.no_log = True
+        log.info("no record of this request: the caller asked for none", extra={"call_id": exchange.call_id})
+    if splice.value_of(fields, "turn_off_message_logging") is True:
+        exchange.content = False
 
 
 def _looks_like_json(body: bytes, content_type: str) -> bool:
@@ -181,15 +234,24 @@ def _has_usage(fields: splice.Fields | None) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def _model_of(fields: splice.Fields | None, query: bytes) -> str:
+def _model_of(fields: splice.Fields | None) -> str:
     model = splice.value_of(fields, "model") if fields is not None else None
-    if model is None and query:
-        model = dict(parse_qsl(query.decode("latin-1"))).get("model")
     if model is None:
         return ""
     if not isinstance(model, str):
         raise RequestRefused("invalid_request", "`model` must be a string.", param="model")
     return model
+
+
+def _model_in(query: bytes) -> str:
+    return dict(parse_qsl(query.decode("latin-1"))).get("model", "")
+
+
+def _recordable_text(body: bytes, content_type: str) -> bytes:
+    """Return a body that is no JSON as it may be recorded."""
+    if _essence(content_type) == _FORM:
+        return without_secrets(body)
+    return splice.unparsed(body) if is_text(content_type) else body
 
 
 def _metadata(fields: splice.Fields) -> dict[str, Any]:
@@ -201,43 +263,57 @@ def _metadata(fields: splice.Fields) -> dict[str, Any]:
     return found
 
 
-def _redirected(name: str, where: str) -> RequestRefused:
-    return RequestRefused(
-        "invalid_request",
-        f"{name} in a {where} would redirect the call; it is refused unless the deployment names it in "
-        "litellm_params.allow_client_params.",
-        param=name,
-    )
+def _redirecting_headers(exchange: Exchange) -> dict[str, tuple[str, Any]]:
+    """Return redirecting fields that came as headers: name -> (where, value)."""
+    return {
+        _REDIRECTING_HEADERS[name]: ("header", value.decode("latin-1"))
+        for name, value in exchange.headers.items()
+        if name in _REDIRECTING_HEADERS
+    }
 
 
-def _redirect(upstreams: list[Upstream], fields: splice.Fields) -> list[Upstream]:
-    """Refuse fields that redirect the call, or follow those that the deployment lets callers set."""
-    named = splice.REDIRECTING_FIELDS.intersection(fields)
-    if not named:
-        return upstreams
-    first = upstreams[0].deployment
-    for name in sorted(named):
-        if name not in first.allow_client_params:
-            raise _redirected(name, "body")
-    values = {name: splice.value_of(fields, name) for name in named}
+def _redirecting_fields(fields: splice.Fields) -> dict[str, tuple[str, Any]]:
+    return {name: ("body", splice.value_of(fields, name)) for name in splice.REDIRECTING_FIELDS.intersection(fields)}
+
+
+def _redirect(upstream: Upstream, given: Mapping[str, tuple[str, Any]]) -> Upstream:
+    """Refuse fields that redirect the call, or follow those that the deployment lets callers set.
+
+    A call to another address goes without the deployment's own key.
+    """
+    deployment = upstream.deployment
+    for name, (where, _) in sorted(given.items()):
+        if name not in deployment.allow_client_params:
+            raise RequestRefused(
+                "invalid_request",
+                f"{name} in a {where} would redirect the call; it is refused unless the deployment names it in "
+                "litellm_params.allow_client_params.",
+                param=name,
+            )
+    values = {name: value for name, (_, value) in given.items() if isinstance(value, str) and value}
+    changed = deployment
     base = values.get("api_base") or values.get("base_url")
-    changed = first
-    if isinstance(base, str):
+    if base is not None:
         if urlsplit(base).scheme not in {"http", "https"}:
             raise RequestRefused("invalid_request", "api_base must be an http or https URL.", param="api_base")
-        changed = replace(changed, base_url=base, urls={}, auth=())
+        changed = replace(changed, base_url=base, urls={}, query="", auth=())
     key = values.get("api_key")
-    if isinstance(key, str):
-        names = [name for name, _ in first.auth] or [b"authorization"]
-        prefix = "Bearer " if names[0] == b"authorization" else ""
-        changed = replace(changed, auth=((names[0], f"{prefix}{key}".encode()),))
-    return [Upstream(changed, upstreams[0].alias)]
+    if key is not None:
+        name = deployment.auth[0][0] if deployment.auth else b"authorization"
+        prefix = "Bearer " if name == b"authorization" else ""
+        changed = replace(changed, auth=((name, f"{prefix}{key}".encode()),))
+    organization = values.get("organization")
+    if organization is not None:
+        kept = [header for header in changed.headers if header[0] != b"openai-organization"]
+        changed = replace(changed, headers=(*kept, (b"openai-organization", organization.encode())))
+    return Upstream(changed, upstream.alias)
 
 
 def _capture(body: bytes, content_type: str, limits: Limits) -> Capture:
-    if len(body) <= limits.capture and is_text(content_type or "application/json"):
+    keep = is_text(content_type)
+    if keep and len(body) <= limits.capture:
         return Capture(content_type=content_type, size=len(body), head=body)
-    capture = BodyCapture(limits.capture, Budget(2 * limits.capture), keep=is_text(content_type or "application/json"))
+    capture = BodyCapture(limits.capture, Budget(2 * limits.capture), keep=keep)
     capture.add(body)
     return capture.finish(content_type)
 
@@ -251,34 +327,40 @@ async def _prepare_form(
     content_type: str,
 ) -> Outbound:
     """Find ``model`` in a multipart body; what comes after it is streamed on as it arrives."""
+    route = match.route
+    if route.kind == routes.MODEL:
+        raise RequestRefused("unsupported_media_type", f"{route.template} takes JSON; send application/json.")
+    if exchange.headers.get(b"content-encoding", b"identity").strip().lower() not in {b"", b"identity"}:
+        raise RequestRefused("unsupported_media_type", "A multipart body must not have a Content-Encoding.")
     limits = settings.limits
-    limit = limits.file_body if match.route.large else limits.body
+    limit = limits.file_body if route.large else limits.body
     check_declared(exchange.headers, limit)
     boundary = multipart.boundary_of(content_type)
     if not boundary:
         raise RequestRefused("invalid_request", "The multipart Content-Type has no boundary.")
     upload = _Upload(exchange, receive, limits, limit, content_type)
-    body = b""
-    field = None
-    while upload.more and field is None and len(body) <= _PEEK:
-        body += await upload.part()
-        field = multipart.find_field(body, boundary, "model")
+    search = multipart.Search(boundary, "model")
+    # Files of a files route name no model; those of the others come before or after it, as the caller likes.
+    peek = _PEEK if route.group else limits.body
+    while upload.more and search.field is None and upload.size <= peek:
+        search.feed(await upload.part())
+    field = search.field
     query = exchange.scope.get("query_string", b"")
-    model = field.value if field is not None else _model_of(None, query)
+    model = field.value if field is not None else ""
+    named_in_query = not model and bool(query) and bool(model := _model_in(query))
     provider = exchange.headers.get(b"x-otelgw-provider", b"").decode("latin-1")
-    if match.route.kind == routes.MODEL and not model:
-        raise RequestRefused("invalid_request", "`model` is missing: name one of GET /v1/models.", param="model")
     upstreams = router.resolve_pass_through(model, provider)
     declared = exchange.headers.get(b"content-length", b"")
     return Outbound(
-        route=match.route,
+        route=route,
         path=match.upstream_path,
         query=query,
         upstreams=upstreams[:1] if upload.more else upstreams,
-        content=body,
+        content=bytes(search.body),
         form_model=field,
         rest=upload.rest() if upload.more else None,
         length=int(declared) if declared.isdigit() else None,
+        model_in_query=named_in_query,
     )
 
 
@@ -294,18 +376,30 @@ class _Upload:
         self._capture = BodyCapture(limits.capture, Budget(0), keep=False)
         self.more = True
 
+    @property
+    def size(self) -> int:
+        return self._capture.size
+
     async def part(self) -> bytes:
         part, self.more = await receive_part(self._receive, self._pace, self._capture.size)
         self._capture.add(part)
         if self._capture.size > self._limit:
             raise too_large(self._limit)
         if not self.more:
-            self._exchange.request = self._capture.finish(self._content_type)
+            self._finish()
+            self._exchange.body_read = True
         return part
 
     async def rest(self) -> AsyncIterator[bytes]:
-        while self.more:
-            part = await self.part()
-            if part:
-                yield part
-        self._exchange.watch(self._receive)
+        """Yield what comes; an upstream that answers before the end of it ends this early."""
+        try:
+            while self.more:
+                part = await self.part()
+                if part:
+                    yield part
+        finally:
+            if self.more:
+                self._finish()
+
+    def _finish(self) -> None:
+        self._exchange.request = self._capture.finish(self._content_type)

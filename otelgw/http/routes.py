@@ -89,7 +89,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Route], ...] = tuple(
 )
 # Administration of somebody's account upstream is never reachable through the gateway's key.
 _NEVER = re.compile(r"(?:/v1)?/organi[sz]ations?(?:/|$)")
-_DOT_SEGMENT = re.compile(rb"/\.{1,2}(?:/|$)")
+_DOT_SEGMENT = re.compile(rb"/\.{1,2}(?:[/;]|$)")
 _ENCODED = re.compile(rb"%(?:2[ef]|5c|00)|\\", re.IGNORECASE)
 
 
@@ -107,8 +107,9 @@ def check_path(raw_path: bytes) -> None:
         )
 
 
-def match(path: str, method: str, pass_through: tuple[str, ...]) -> Match:
-    """Return the route for ``path``.
+def match(path: str, method: str, pass_through: tuple[str, ...], raw_path: bytes = b"") -> Match:
+    """Return the route for ``path``. ``raw_path`` is the path as it came: what is percent-encoded in it has to go
+    upstream as it is, or ``%3F`` would begin a query there.
 
     Raises:
         RequestRefused: 404 not_found (with what to do), 405 method_not_allowed.
@@ -131,4 +132,5 @@ def match(path: str, method: str, pass_through: tuple[str, ...]) -> Match:
         )
     if method not in route.methods:
         raise RequestRefused("method_not_allowed", f"{route.template} takes {', '.join(sorted(route.methods))}.")
-    return Match(route, path[4:] if path.startswith("/v1/") else path[1:], parameters)
+    sent = raw_path.decode("latin-1") if parameters and raw_path else path
+    return Match(route, sent[4:] if sent.startswith("/v1/") else sent[1:], parameters)

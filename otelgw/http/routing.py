@@ -12,7 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -27,6 +27,7 @@ from otelgw.tracing.record import Target
 __all__ = ["Endpoint", "Router", "Upstream"]
 
 _MAX_WILDCARD_MODELS = 1024
+_LONGEST_NAME = 256  # characters of a model name that is worth searching for
 
 
 class Endpoint(NamedTuple):
@@ -41,13 +42,28 @@ class Endpoint(NamedTuple):
 class Upstream:
     """A deployment with what is derived from it once and used for every request."""
 
-    __slots__ = ("_endpoints", "_targets", "alias", "answer_headers", "deployment", "stream_usage", "timeout")
+    __slots__ = (
+        "_endpoints",
+        "_targets",
+        "alias",
+        "answer_headers",
+        "deployment",
+        "stream_timeout",
+        "stream_usage",
+        "timeout",
+    )
 
     def __init__(self, deployment: Deployment, alias: str) -> None:
+        if deployment.mock_response is not None:
+            # Nothing is called, so nothing may look as if it were.
+            deployment = replace(deployment, base_url="", urls={}, query="", auth=(), headers=(), transport="echo")
         self.deployment = deployment
         self.alias = alias
         self.stream_usage = deployment.stream_usage  # falls back to "as_is" once the upstream refuses the option
-        self.timeout = timeout_extension(deployment.timeouts)
+        timeouts = deployment.timeouts
+        self.timeout = self.stream_timeout = timeout_extension(timeouts)
+        if timeouts.stream_first_byte is not None:
+            self.stream_timeout = timeout_extension(replace(timeouts, first_byte=timeouts.stream_first_byte))
         parts = urlsplit(deployment.base_url)
         facts = (
             (b"model-id", deployment.id),
@@ -64,7 +80,11 @@ class Upstream:
         self._targets: dict[Route, Target] = {}
 
     def endpoint(self, path: str, query: bytes) -> Endpoint:
-        """Return the URL for ``path`` (below /v1) with the deployment's query and the caller's."""
+        """Return the URL for ``path`` (below /v1) with the deployment's query and the caller's.
+
+        Raises:
+            RequestRefused: 400 where they make no URL.
+        """
         found = self._endpoints.get((path, query))
         if found is None:
             found = self._make_endpoint(path, query)
@@ -74,11 +94,14 @@ class Upstream:
 
     def _make_endpoint(self, path: str, query: bytes) -> Endpoint:
         base = self.deployment.urls.get(path) or f"{self.deployment.base_url.rstrip('/')}/{path}"
-        url = httpx.URL(base)
-        own = [url.query, self.deployment.query.encode(), without_secrets(query, drop=True)]
-        joined = b"&".join(part for part in own if part)
-        if joined:
-            url = url.copy_with(query=joined)
+        try:
+            url = httpx.URL(base)
+            own = [url.query, self.deployment.query.encode(), without_secrets(query, drop=True)]
+            joined = b"&".join(part for part in own if part)
+            if joined:
+                url = url.copy_with(query=joined)
+        except (httpx.InvalidURL, UnicodeError):
+            raise RequestRefused("invalid_request", "The path and the query make no URL; percent-encode them.") from None
         text = str(url.copy_with(query=without_secrets(joined) or None, userinfo=b""))
         return Endpoint(url, text, url.host, url.port or (443 if url.scheme == "https" else 80))
 
@@ -109,6 +132,7 @@ class Router:
         self._by_alias: dict[str, list[Upstream]] = {}
         self._patterns: list[tuple[re.Pattern[str], list[Upstream]]] = []
         self._expanded: OrderedDict[str, list[Upstream]] = OrderedDict()
+        self._modelless: dict[Upstream, Upstream] = {}
         for deployment in deployments:
             self._by_alias.setdefault(deployment.alias, []).append(Upstream(deployment, deployment.alias))
         # The longest pattern is the most specific one.
@@ -118,7 +142,10 @@ class Router:
 
     @property
     def aliases(self) -> list[str]:
-        return sorted(self._by_alias)
+        """The names to show: a provider's bare-name patterns serve without being listed."""
+        return sorted(
+            alias for alias, upstreams in self._by_alias.items() if any(each.deployment.listed for each in upstreams)
+        )
 
     def deployments(self, alias: str) -> list[Deployment]:
         return [upstream.deployment for upstream in self._by_alias.get(alias, ())]
@@ -136,7 +163,7 @@ class Router:
 
     def _expand(self, model: str) -> list[Upstream] | None:
         known = self._expanded.get(model)
-        if known is not None:
+        if known is not None or len(model) > _LONGEST_NAME:
             return known
         for pattern, upstreams in self._patterns:
             match = pattern.fullmatch(model)
@@ -168,9 +195,9 @@ class Router:
                     f"x-otelgw-provider: {provider[:100]!r} is not configured. Configured: {self._providers()}.",
                     param="x-otelgw-provider",
                 )
-            return named[:1]
-        if len({(u.deployment.provider, u.deployment.base_url, u.deployment.auth) for u in upstreams}) == 1:
-            return upstreams[:1]
+            return [self._without_model(named[0])]
+        if len({_account(upstream.deployment) for upstream in upstreams}) == 1:
+            return [self._without_model(upstreams[0])]
         raise RequestRefused(
             "invalid_request",
             "It is not clear which provider this call is for. Send `model`, or the header x-otelgw-provider with one "
@@ -178,13 +205,32 @@ class Router:
             param="model",
         )
 
+    def _without_model(self, upstream: Upstream) -> Upstream:
+        """Return ``upstream`` for a call that names no model: its record must not name one either, nor a price.
+
+        Content is recorded only where every deployment of that account lets it be.
+        """
+        found = self._modelless.get(upstream)
+        if found is None:
+            deployment = upstream.deployment
+            account = _account(deployment)
+            each = [other.deployment for group in self._by_alias.values() for other in group]
+            content = all(other.content for other in each if _account(other) == account)
+            bare = replace(deployment, id="", alias="", model="", price=None, content=content)
+            found = self._modelless[upstream] = Upstream(bare, "")
+        return found
+
     def _providers(self) -> str:
         return ", ".join(sorted({u.deployment.provider for group in self._by_alias.values() for u in group})) or "none"
 
     def _not_found(self, model: str) -> str:
-        near = difflib.get_close_matches(model, self._by_alias, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(model[:_LONGEST_NAME], self.aliases, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "GET /v1/models lists the models."
         return f"Model {model[:200]!r} is not configured. {hint}"
+
+
+def _account(deployment: Deployment) -> tuple[Any, ...]:
+    return deployment.provider, deployment.base_url, deployment.auth
 
 
 def _filled(deployment: Deployment, text: str) -> Deployment:

@@ -115,7 +115,7 @@ def value_of(fields: Fields, name: str) -> Any:
     """Return the decoded value of a field, None where it is absent.
 
     Raises:
-        RequestRefused: 400 invalid_json for text that is not UTF-8 and the like, which ``read_fields`` does not look at.
+        RequestRefused: 400 invalid_json for text that is not UTF-8 and the like; ``read_fields`` does not look at that.
     """
     raw = fields.get(name)
     if raw is None:
@@ -135,7 +135,8 @@ def rewrite(
     defaults: Mapping[str, Any] | None = None,
     drop: frozenset[str] = GATEWAY_FIELDS,
 ) -> bytes:
-    """Return the body to send upstream: ``model`` set, ``drop`` left out, ``defaults`` added where absent.
+    """Return the body to send upstream: ``model`` set where there is one and it is not empty, ``drop`` left out,
+    ``defaults`` added where absent.
 
     ``inject_usage`` sets ``stream_options.include_usage``.
     """
@@ -143,7 +144,7 @@ def rewrite(
     options = fields.get("stream_options") if inject_usage else None
     if missing or options is not None or not drop.isdisjoint(fields):
         return _rebuild(fields, model, inject_usage, missing, drop)
-    if "model" in fields:
+    if model and "model" in fields:
         spliced = _splice_model(body, model)
         if spliced is None:
             return _rebuild(fields, model, inject_usage, missing, drop)
@@ -158,13 +159,17 @@ def _splice_model(body: bytes, model: str) -> bytes | None:
     """Replace the model's value in place; None where it is not certain which place is the top-level field.
 
     A quote inside a string is escaped, so ``"model"`` in the bytes is always a whole string; it stands once, or the
-    top level is put together anew. An escaped spelling of the key would hide from the search.
+    top level is put together anew. An escaped spelling of the key would hide from the search. All of that holds where
+    the value stays as it is, too: of two ``model`` fields the upstream might read the other one.
     """
     at = body.find(b'"model"')
     if at < 0 or body.find(b'"model"', at + 7) >= 0 or body[at - 1 : at] == b"\\" or b"\\u006" in body:
         return None
     found = _MODEL_VALUE.match(body, at)
-    return None if found is None else body[: found.start(1)] + _encode(model) + body[found.end(1) :]
+    if found is None:
+        return None
+    value = _encode(model)
+    return body if found.group(1) == value else body[: found.start(1)] + value + body[found.end(1) :]
 
 
 def _rebuild(
@@ -192,15 +197,20 @@ def recordable(body: bytes, fields: Fields) -> bytes:
             scrubbed[name] = _REDACTED
         elif name not in _CONTENT_FIELDS and len(value := bytes(raw)) > _SHORTEST_OBJECT:
             lowered = value.lower()
-            if any(hint in lowered for hint in _SECRET_HINTS) and _has_secret(decoded := _decode_any(raw)):
-                scrubbed[name] = _scrub(decoded)
+            if any(hint in lowered for hint in _SECRET_HINTS):
+                try:
+                    decoded = _decode_any(raw)
+                except _UNREADABLE:
+                    scrubbed[name] = _REDACTED  # what cannot be looked through is not recorded
+                    continue
+                if _has_secret(decoded):
+                    scrubbed[name] = _scrub(decoded)
     return _encode({**fields, **scrubbed}) if scrubbed else body
 
 
 def unparsed(body: bytes) -> bytes:
-    """Return a body that has not been parsed as it may be recorded: not at all where it may hold a credential."""
-    lowered = body.lower()
-    return b"" if any(hint in lowered for hint in _SECRET_HINTS) else body
+    """Return a text that has not been parsed as it may be recorded: not at all where it may hold a credential."""
+    return b"" if _SECRET_IN_TEXT.search(body) else body
 
 
 def scrubbed(value: Any) -> Any:
@@ -212,7 +222,7 @@ def _is_secret(name: str, value: Any) -> bool:
     """A schema that describes a field of that name is no secret: only plain values are."""
     if isinstance(value, dict) and ("type" in value or "description" in value):
         return False
-    return name.lower().replace("-", "_") in _SECRET_FIELDS
+    return is_secret(name) or name.lower().replace("-", "_") in _SECRET_FIELDS
 
 
 def _has_secret(value: Any) -> bool:

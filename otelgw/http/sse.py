@@ -24,10 +24,11 @@ _MAX_HELD = 1024 * 1024
 
 class _Chunk(msgspec.Struct):
     choices: list[msgspec.Raw] | None = None
-    usage: Any = None
+    usage: Any = msgspec.UNSET
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class UsageFilter:
@@ -72,8 +73,24 @@ def _without_usage(event: bytes) -> bytes:
     data = b"\n".join(_DATA.findall(event))
     try:
         chunk = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return event
     if chunk.usage is None:
-        return _NULL_USAGE.sub(b"", event, count=1)
-    return b"" if chunk.choices == [] else event
+        return _without_null(event, data)
+    return b"" if chunk.choices == [] and chunk.usage is not msgspec.UNSET else event
+
+
+def _without_null(event: bytes, data: bytes) -> bytes:
+    """Return ``event`` without its object's own ``"usage":null``; one that stands deeper stays."""
+    nulls = list(_NULL_USAGE.finditer(event))
+    if len(nulls) > 1:
+        wanted = {name: bytes(value) for name, value in _decode_fields(data).items() if name != "usage"}
+        nulls = [null for null in nulls if _fields(event[: null.start()] + event[null.end() :]) == wanted]
+    return event[: nulls[0].start()] + event[nulls[0].end() :] if nulls else event
+
+
+def _fields(event: bytes) -> dict[str, bytes] | None:
+    try:
+        return {name: bytes(value) for name, value in _decode_fields(b"\n".join(_DATA.findall(event))).items()}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -243,6 +244,63 @@ def test_the_segments_of_dead_workers_are_delivered_and_deleted(spool: Spool) ->
     assert sorted(one.names) == sorted(f"{worker}/{n}" for worker in ("w0_11_1", "w1_12_1") for n in range(20))
 
 
+def test_segments_without_records_are_deleted(spool: Spool) -> None:
+    """What a writer leaves that dies before its first record."""
+    spool.segments.mkdir(mode=0o700)
+    (spool.segments / "w0-00000001.seg").write_bytes(segments._pack_header(b"12345678"))
+    (spool.segments / "w1-00000001.seg").touch()
+    os.utime(spool.segments / "w1-00000001.seg", (0, 0))
+    one = Scripted("one")
+    with running(spool.pipeline(one.destination())) as pipeline:
+        eventually(lambda: spool.files == [])
+        (spool.segments / "w2-00000001.seg").write_bytes(segments._pack_header(b"12345679"))
+        eventually(lambda: spool.files == [])
+        assert pipeline.status()[0].state == "ok"
+
+
+def test_a_long_backlog_of_segments_does_not_exhaust_file_handles(spool: Spool) -> None:
+    writer = SegmentWriter(spool.segments, "w0", max_bytes=60)
+    append(writer, numbers(120))
+    writer.close()
+    assert len(spool.files) > 50
+    one = Scripted("one", lambda spans: all_retry(len(spans), "down") if down.is_set() else all_done(len(spans)))
+    down = threading.Event()
+    down.set()
+    with running(spool.pipeline(one.destination(SMALL))):
+        eventually(lambda: len(one.tries) > 2)
+        assert len([fd for fd in Path("/dev/fd").iterdir() if _leads_to(fd, spool.segments)]) < 5
+        down.clear()
+        eventually(lambda: spool.files == [])
+
+    assert one.names == numbers(120)
+
+
+def _leads_to(descriptor: Path, directory: Path) -> bool:
+    try:
+        return descriptor.resolve().is_relative_to(directory)
+    except OSError:
+        return False
+
+
+def test_a_segment_that_somebody_deletes_is_lost_and_stops_nothing(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for worker in ("w0", "w1"):
+        writer = SegmentWriter(spool.segments, worker)
+        append(writer, [f"{worker}/{number}" for number in range(20)])
+        writer.close()
+    gate = threading.Event()
+    one = Scripted("one", lambda spans: gate.wait(20) and all_done(len(spans)))
+    with running(spool.pipeline(one.destination(SMALL))):
+        eventually(lambda: one.tries)
+        (spool.segments / "w1-00000001.seg").unlink()
+        gate.set()
+        eventually(lambda: spool.files == [])
+
+    assert one.names == [f"w0/{number}" for number in range(20)]
+    assert "w1-00000001.seg is lost" in caplog.text
+
+
 def test_a_record_that_cannot_be_decoded_is_kept_aside_and_passed_over(
     spool: Spool, writer: SegmentWriter, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -370,6 +428,22 @@ def test_stopping_leaves_a_hanging_destination_behind_at_the_limit(spool: Spool,
     again = Scripted("stuck")
     with running(spool.pipeline(again.destination())):
         eventually(lambda: again.names == numbers(3))
+
+
+def test_what_an_exporter_says_when_it_is_closed_in_mid_delivery_is_no_verdict(
+    spool: Spool, writer: SegmentWriter
+) -> None:
+    def broken_off(_: Sequence[ReadableSpan]) -> Outcome:
+        one.closed.wait(20)
+        raise OSError("Bad file descriptor")
+
+    one, again = Scripted("one", broken_off), Scripted("one")
+    append(writer, ["x"])
+    with running(spool.pipeline(one.destination()), limit=0.1):
+        eventually(lambda: one.tries)
+
+    with running(spool.pipeline(again.destination())):
+        eventually(lambda: again.names == ["x"])
 
 
 def test_a_thread_that_fails_ends_the_pipeline_with_an_error(spool: Spool, writer: SegmentWriter) -> None:

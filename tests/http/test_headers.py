@@ -42,6 +42,13 @@ def test_headers_that_connection_names_stop_here() -> None:
     assert dict(sent)[b"x-stay"] == b"2"
 
 
+def test_several_connection_headers_are_one() -> None:
+    headers = [(b"connection", b"x-a"), (b"connection", b"x-b"), (b"x-a", b"1"), (b"x-b", b"2")]
+
+    assert to_upstream(headers, []) == [(b"accept-encoding", b"identity")]
+    assert from_upstream(headers).kept == []
+
+
 def test_the_gateways_own_headers_replace_the_callers() -> None:
     sent = to_upstream([(b"openai-organization", b"theirs")], [(b"openai-organization", b"ours")])
 
@@ -68,7 +75,7 @@ STOPPED_DOWNWARD = [
 ]  # fmt: skip
 PASSED_DOWNWARD = [
     b"content-type", b"Content-Length", b"retry-after", b"x-ratelimit-remaining-requests", b"x-request-id",
-    b"openai-processing-ms", b"cf-ray", b"content-encoding", b"etag",
+    b"openai-processing-ms", b"cf-ray", b"content-encoding", b"etag", b"Server",
 ]  # fmt: skip
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelgw.http.multipart import boundary_of, find_field, replace_field
+from otelgw.http.multipart import Search, boundary_of, find_field, replace_field
 
 BODY = (
     b'--XX\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
@@ -43,6 +45,31 @@ def test_no_body_breaks_the_search(body: bytes) -> None:
     field = find_field(b"--XX" + body, b"XX", "model")
 
     assert field is None or len(field.value) <= 512
+
+
+@given(st.lists(st.integers(1, len(BODY)), max_size=12))
+def test_where_the_network_splits_a_body_changes_nothing(cuts: list[int]) -> None:
+    search = Search(b"XX", "model")
+    edges = sorted({0, len(BODY), *cuts})
+    for start, end in pairwise(edges):
+        search.feed(BODY[start:end])
+
+    assert search.field == find_field(BODY, b"XX", "model")
+    assert search.body == BODY
+
+
+def test_a_file_in_front_of_the_field_is_searched_once() -> None:
+    """Searched from the start with every piece, 50 MiB would take minutes."""
+    piece = b"\r\n-" * 16 * 1024
+    search = Search(b"XX", "model")
+    search.feed(BODY[: BODY.index(b"RIFF")])
+    for _ in range(800):
+        search.feed(piece)
+    assert search.field is None
+    search.feed(BODY[BODY.index(b"not this") :])
+
+    assert search.field is not None
+    assert search.field.value == "whisper-1"
 
 
 def test_dashes_without_end_take_linear_time() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
 
 from otelgw.errors import RequestRefused
@@ -44,6 +46,7 @@ def test_administration_is_never_reachable(path: str) -> None:
     [
         b"/v1/../admin", b"/v1/./chat", b"/v1/files/..", b"/v1/files/%2e%2e/x", b"/v1/files/a%2Fb", b"/v1/files/a%2fb",
         b"/v1/files/a%5Cb", b"/v1/files\\x", b"//v1/chat/completions", b"/v1//chat", b"/v1/files/%00", b"/v1/%2E/x",
+        b"/v1/files/..;/organization",
     ],
 )  # fmt: skip
 def test_paths_that_could_mean_two_things_are_refused(path: bytes) -> None:
@@ -74,3 +77,12 @@ def test_an_unknown_path_points_at_the_list_of_routes() -> None:
 
 def test_a_model_may_have_slashes_in_its_name() -> None:
     assert match("/v1/models/meta-llama/Llama-3.1", "GET", ()).parameters == {"model": "meta-llama/Llama-3.1"}
+
+
+@pytest.mark.parametrize("name", ["a%3Fb", "a%23b", "a%20b", "%252e%252e"])
+def test_what_is_encoded_in_a_path_goes_upstream_encoded(name: str) -> None:
+    """Decoded, ``%3F`` would begin a query upstream, and ``%252e%252e`` would become a dot segment there."""
+    raw = f"/v1/files/{name}/content"
+    check_path(raw.encode())
+
+    assert match(unquote(raw), "GET", ("files",), raw.encode()).upstream_path == f"files/{name}/content"

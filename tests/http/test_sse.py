@@ -73,3 +73,20 @@ def test_streams_without_usage_pass_unchanged(chunks: list[bytes]) -> None:
     chunks = [chunk.replace(b"usage", b"") for chunk in chunks]
 
     assert run(chunks) == b"".join(chunks)
+
+
+NESTED = b'"x_groq":{"id":"1","usage":null}'
+
+
+@pytest.mark.parametrize(
+    ("event", "left"),
+    [
+        (b'data: {"choices":[{}],%b,"usage":null}\n\n' % NESTED, b'data: {"choices":[{}],%b}\n\n' % NESTED),
+        (b'data: {"usage":null,"choices":[{}],%b}\r\n\r\n' % NESTED, b'data: {"choices":[{}],%b}\r\n\r\n' % NESTED),
+        (b'data: {"choices":[{}],"usage": null, %b}\n\n' % NESTED, b'data: {"choices":[{}], %b}\n\n' % NESTED),
+        (b'data: {"choices":[{}],%b}\n\n' % NESTED, b'data: {"choices":[{}],%b}\n\n' % NESTED),
+        (b'data: {"choices":[],"x":{"usage":{"a":1}}}\n\n', b'data: {"choices":[],"x":{"usage":{"a":1}}}\n\n'),
+    ],
+)
+def test_only_the_chunks_own_usage_goes(event: bytes, left: bytes) -> None:
+    assert run([event]) == left

@@ -1,0 +1,165 @@
+"""One request in the application's hands: its ASGI scope, what it receives and what it sends, whatever the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from urllib.parse import unquote
+
+__all__ = ["Application", "Stream", "http_scope"]
+
+log = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Application = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+RawHeaders = list[tuple[bytes, bytes]]
+
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+
+
+def http_scope(
+    method: str,
+    target: bytes,
+    version: str,
+    headers: RawHeaders,
+    scheme: str,
+    client: tuple[str, int] | None,
+    server: tuple[str, int] | None,
+) -> MutableMapping[str, Any]:
+    """Return the ASGI scope of a request; ``target`` is ASCII and in origin form."""
+    raw_path, _, query = target.partition(b"?")
+    path = raw_path.decode("ascii")
+    return {
+        "type": "http",
+        "asgi": _ASGI,
+        "http_version": version,
+        "method": method,
+        "scheme": scheme,
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "root_path": "",
+        "headers": headers,
+        "client": client,
+        "server": server,
+    }
+
+
+class Stream:
+    """A request's body comes in by ``put`` and ``end``; a protocol's subclass sends the answer.
+
+    ``ended``: the request is here to its last byte. ``begun``: the answer's head was handed over. ``complete``: its end
+    was, too. ``gone``: the caller is not there any more. ``queued`` counts body bytes that the application has not
+    taken yet.
+    """
+
+    __slots__ = ("_parts", "_told", "_waiter", "begun", "complete", "ended", "gone", "queued", "scope")
+
+    def __init__(self, scope: MutableMapping[str, Any]) -> None:
+        self.scope = scope
+        self.ended = self.begun = self.complete = self.gone = False
+        self.queued = 0
+        self._parts: list[bytes] = []
+        self._told = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, data: bytes) -> None:
+        """Take a part of the request's body."""
+        if self.gone or self.complete:
+            return
+        self._parts.append(data)
+        self.queued += len(data)
+        self._wake()
+
+    def end(self) -> None:
+        """The request is complete."""
+        self.ended = True
+        self._wake()
+
+    def leave(self) -> None:
+        """The caller has gone."""
+        self.gone = True
+        self._parts.clear()
+        self.queued = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def receive(self) -> Message:
+        """Return what has come of the body since, or that the caller has gone, or that the answer is complete."""
+        while True:
+            if self.gone:
+                return {"type": "http.disconnect"}
+            if self._parts or (self.ended and not self._told):
+                parts = self._parts
+                body = parts[0] if len(parts) == 1 else b"".join(parts)
+                self._parts = []
+                self.queued = 0
+                self._told = self.ended
+                if body:
+                    self._taken(len(body))
+                return {"type": "http.request", "body": body, "more_body": not self.ended}
+            if self.complete:
+                return {"type": "http.disconnect"}
+            self._expected()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer.
+
+        Raises:
+            ConnectionResetError: the caller has gone.
+            RuntimeError: the message does not fit what was sent before.
+        """
+        if self.gone:
+            raise ConnectionResetError("the caller has gone")
+        kind = message["type"]
+        if kind == "http.response.body" and self.begun and not self.complete:
+            await self._send_body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start" and not self.begun:
+            self._begin(message["status"], message.get("headers", ()))
+            self.begun = True
+        else:
+            raise RuntimeError(f"{kind} does not fit what was sent before")
+
+    async def run(self, application: Application) -> None:
+        """Run the application; an answer that it leaves open reaches the caller as a cut."""
+        try:
+            await application(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._abort()
+            raise
+        except Exception as error:
+            # A write that found the caller gone is no failure.
+            if not (self.gone and isinstance(error, OSError)):
+                log.exception("the application failed")
+        if not self.complete and not self.gone:
+            await self._cut()
+
+    def _taken(self, size: int) -> None:
+        """The application took ``size`` bytes of the body."""
+
+    def _expected(self) -> None:
+        """The application waits for the body."""
+
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        raise NotImplementedError
+
+    async def _send_body(self, data: bytes, more: bool) -> None:
+        raise NotImplementedError
+
+    async def _cut(self) -> None:
+        """The application ended before its answer did."""
+        raise NotImplementedError
+
+    def _abort(self) -> None:
+        """The same, now."""
+        raise NotImplementedError

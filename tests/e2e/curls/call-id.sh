@@ -1,0 +1,4 @@
+curl -i -sSL --location 'http://0.0.0.0:4000/chat/completions' \
+    --header 'Authorization: Bearer sk-1234' \
+    --header 'Content-Type: application/json' \
+    --data '{"model": "gpt-3.5-turbo", "messages": [{"role": "user", "content": "which model are you"}]}' | grep 'x-litellm'
