@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -85,6 +86,7 @@ def _rounds(arguments: argparse.Namespace, targets: list[Target], backends: Back
 
 def main() -> int:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     if not PROC.joinpath("self/stat").exists():
         print("the benchmark reads CPU times from /proc and runs on Linux only", file=sys.stderr)
         return 2

@@ -152,6 +152,7 @@ async def _drive(port: int, run: _Run, concurrency: int, spread: float) -> None:
         run.samples.wall = time.perf_counter() - started
         await run.done
     finally:
+        run.done.cancel()
         for transport in opened:
             transport.abort()
         await asyncio.sleep(0)

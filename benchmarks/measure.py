@@ -107,13 +107,17 @@ def _undelivered(target: Target, backends: Backends, wanted: int) -> int:
 
 
 def warm_up(target: Target, work: Workload, backends: Backends) -> None:
-    """Send enough that connections, caches and allocators are as in service, and wait for its spans."""
+    """Send enough that connections, caches and allocators are as in service, and wait for its spans.
+
+    Raises:
+        load.LoadError: an answer was wrong, or a span did not reach the sink.
+    """
     count = 500 if work.kind == "requests" else 32
     delivered = backends.generations(target.name)
     request = load.request_bytes(target.port, work.body, key=KEY)
     load.run(target.port, request, work.expected, count=count, concurrency=16)
-    if target.exports:
-        _undelivered(target, backends, delivered + count)
+    if target.exports and (missing := _undelivered(target, backends, delivered + count)) > 0:
+        raise load.LoadError(f"{target.name}: {missing} of {count} generations did not reach the sink")
 
 
 def measure(target: Target, work: Workload, backends: Backends, *, count: int, concurrency: int) -> Cell:

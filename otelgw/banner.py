@@ -13,6 +13,10 @@ from otelgw.config.settings import Settings
 __all__ = ["start"]
 
 
+# Addresses that mean every interface, and one to reach them by.
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - shown, not bound
+
+
 def _short(path: str) -> str:
     home = str(Path.home())
     return "~" + path[len(home) :] if path.startswith(home + "/") else path
@@ -34,13 +38,27 @@ def start(settings: Settings) -> str:
     facts = f"models: {shown or 'none'}  destinations: {destinations}  auth: {auth}  content: {content}"
     lines = [f"otelgw {otelgw.__version__}  {url}  {facts}  state: {_short(settings.state_dir)}"]
     lines += [f"warning: {warning}" for warning in settings.warnings]
-    example = next((model for model in models if "*" not in model), None)
-    if example is not None:
+    example = _example(settings)
+    if example:
+        url = f"{scheme}://{_EVERYWHERE.get(server.host, host)}:{server.port}"
         lines.append(f"try:  {_curl(url, example, bool(settings.auth.master_key_sha256))}")
     return "\n".join(lines) + "\n"
 
 
+def _example(settings: Settings) -> str:
+    """Return a model that chats: the one that costs nothing where there is one."""
+    chats = [
+        deployment
+        for deployment in settings.deployments
+        if "*" not in deployment.alias and deployment.model_info.get("mode", "chat") == "chat"
+    ]
+    chosen = min(chats, key=lambda deployment: (deployment.provider != "echo", deployment.alias), default=None)
+    return chosen.alias if chosen is not None else ""
+
+
 def _curl(url: str, model: str, key: bool) -> str:
     body = msgspec.json.encode({"model": model, "messages": [{"role": "user", "content": "hello"}]}).decode()
-    header = " -H 'Authorization: Bearer $OTELGW_KEY'".replace("'", '"') if key else ""
-    return f"curl -s {url}/v1/chat/completions{header} -d {shlex.quote(body)}"
+    header = ' -H "Authorization: Bearer $OTELGW_KEY"' if key else ""
+    # Brackets of an IPv6 address are a pattern to curl, and to some shells.
+    flags, target = ("-gs", f"'{url}/v1/chat/completions'") if "[" in url else ("-s", f"{url}/v1/chat/completions")
+    return f"curl {flags} {target}{header} -d {shlex.quote(body)}"

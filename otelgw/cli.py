@@ -201,6 +201,36 @@ def _destinations(options: argparse.Namespace) -> int:
     return OK
 
 
+def _collect(options: argparse.Namespace) -> int:
+    from otelgw.config.load import load
+
+    def reload() -> Settings:
+        return load(options.config, _environment(), _flags(options), collecting=True)
+
+    settings = reload()
+    from otelgw import collect
+
+    return collect.run(settings, reload)
+
+
+def _spool(options: argparse.Namespace) -> int:
+    from otelgw.config.load import load
+    from otelgw.spool_command import Request, run
+
+    chosen = _chosen(options, "spool")
+    request = Request(
+        action=options.action or "status",
+        show=chosen["show"],
+        redrive=bool(chosen["redrive"]),
+        since=chosen["since"] or "",
+        until=chosen["until"] or "",
+        destination=chosen["destination"] or "",
+    )
+    for line in run(load(options.config, _environment(), _flags(options)), request):
+        print(line)
+    return OK
+
+
 def _schema(_options: argparse.Namespace) -> int:
     import json
 
@@ -223,6 +253,8 @@ _COMMANDS = {
     "test": _test,
     "models": _models,
     "destinations": _destinations,
+    "collect": _collect,
+    "spool": _spool,
     "schema": _schema,
     "completion": _completion,
 }

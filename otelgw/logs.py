@@ -30,15 +30,18 @@ def _facts(record: logging.LogRecord) -> dict[str, str]:
         value = getattr(record, name, None)
         if value is not None:
             facts[name] = str(value)[:_MAX_VALUE]
-    if record.exc_info and record.exc_info[1] is not None:
-        facts["error"] = type(record.exc_info[1]).__name__
-        facts["at"] = _where(record)
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        facts["error"] = type(error).__name__
+        facts["at"] = _where(error)
     return facts
 
 
-def _where(record: logging.LogRecord) -> str:
-    """Return the innermost place of the traceback: file names and lines, never values."""
-    traceback = record.exc_info[2] if record.exc_info else None
+def _where(error: BaseException) -> str:
+    """Return the innermost places of the traceback: file names and lines, never values."""
+    traceback = error.__traceback__
     places = []
     while traceback is not None:
         code = traceback.tb_frame.f_code
@@ -63,7 +66,8 @@ class JsonFormatter(logging.Formatter):
 
 def _quoted(value: str) -> str:
     plain = value and value.isascii() and value.isprintable() and not set(value) & set(' "=\\')
-    return value if plain else json.dumps(value)
+    # JSON leaves DEL as it is; a terminal does not.
+    return value if plain else json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def configure(level: str = "info", *, json_lines: bool | None = None, stream: TextIO | None = None) -> None:
@@ -75,5 +79,5 @@ def configure(level: str = "info", *, json_lines: bool | None = None, stream: Te
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "hypercorn.error", "hpack", "asyncio"):
+    for noisy in ("httpx", "httpcore", "hypercorn.error", "uvicorn", "uvicorn.error", "hpack", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

@@ -7,6 +7,7 @@ rest on disk; a second one ends at once. When the master is gone it has 5 s. SIG
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import logging
 import os
@@ -16,59 +17,40 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.sdk.version import __version__ as sdk_version
-from opentelemetry.trace import Status
 
 from otelgw import __version__, logs
 from otelgw.config.settings import Destination, Tracing
 from otelgw.errors import StartError
+from otelgw.metrics import Metrics
 from otelgw.process import announce, read_settings
+from otelgw.report import Reporter
+from otelgw.selection import Trace, selector
+from otelgw.spool import killed
 from otelgw.tracing import record as records
 from otelgw.tracing import spans
 from otelgw.tracing.limits import AttributeLimits
-from otelgw.tracing.record import Record
-from otelgw_collector import pipeline
-from otelgw_collector.pipeline import Pipeline
-from otelgw_exporters import catalog, semconv
+from otelgw_collector import otlp_spans, pipeline
+from otelgw_collector.pipeline import Pipeline, Retention, RetryPolicy
+from otelgw_collector.segments import OTLP, RECORD
+from otelgw_exporters import catalog
 from otelgw_exporters.errors import DestinationError
 
-__all__ = ["Trace", "decoder", "main", "resource", "selector"]
+__all__ = ["decoder", "decoders", "main", "resource"]
 
 log = logging.getLogger(__name__)
+
+_NICENESS = 10
 
 _STOP = 10.0  # seconds for delivering what is left, on SIGTERM
 _ORPHANED = 5.0  # the same when the master is gone
 _LOCK = 20.0  # seconds that an earlier pipeline may still need to let go of the state directory
-
-_IDENTITY = frozenset(
-    {
-        semconv.OTELGW_KEY_ALIAS,
-        semconv.OTELGW_KEY_HASH,
-        semconv.OTELGW_TEAM_ALIAS,
-        semconv.OTELGW_TEAM_ID,
-        semconv.USER_ID,
-    }
-)
-
-
-class Trace(NamedTuple):
-    """A decoded record: what destinations are selected by, and its spans."""
-
-    record: Record
-    spans: Sequence[ReadableSpan]
-
-    @property
-    def failed(self) -> bool:
-        """True for a request that did not end well, whoever's fault it was."""
-        return bool(self.record.error_type) or self.record.status >= 400
 
 
 def resource(tracing: Tracing, state_dir: str) -> Resource:
@@ -102,37 +84,26 @@ def decoder(tracing: Tracing, state_dir: str) -> Callable[[bytes], Trace]:
     return decode
 
 
-def selector(destination: Destination) -> Callable[[Trace], Sequence[ReadableSpan]]:
-    """Return the function from a trace to the spans that ``destination`` gets, as it may see them."""
-    withheld = frozenset[str]().union(
-        () if destination.content else semconv.CONTENT, _IDENTITY if destination.redact_user_api_key_info else ()
-    )
+def decoders(tracing: Tracing, state_dir: str) -> dict[int, Callable[[bytes], Trace]]:
+    """Return the functions from payloads to spans, by the record's kind."""
+    instance = str(resource(tracing, state_dir).attributes["service.instance.id"])
 
-    def select(trace: Trace) -> Sequence[ReadableSpan]:
-        if destination.on != "all" and trace.failed != (destination.on == "failure"):
-            return ()
-        if destination.sampling == "parent" and not trace.record.sampled:
-            return ()
-        if not withheld:
-            return trace.spans
-        return [_without(span, withheld, plain=not destination.content) for span in trace.spans]
+    def received(payload: bytes) -> Trace:
+        return Trace(None, otlp_spans.decode(payload, instance))
 
-    return select
+    return {RECORD: decoder(tracing, state_dir), OTLP: received}
 
 
-def _without(span: ReadableSpan, names: frozenset[str], *, plain: bool) -> ReadableSpan:
-    """Return a copy without the named attributes; ``plain``: also without error text, which may quote the content."""
-    attributes: Mapping[str, object] = span.attributes or {}
-    copied = semconv.with_attributes(span, {key: value for key, value in attributes.items() if key not in names})
-    if plain and span.status.description:
-        copied._status = Status(span.status.status_code)
-    return copied
+def age(trace: Trace) -> float:
+    """Return how many seconds ago a record was done."""
+    return max(0.0, time.time() - max((span.end_time or 0 for span in trace.spans), default=0) / 1e9)
 
 
-def _built(destination: Destination) -> pipeline.Destination[Trace]:
+def _built(destination: Destination, retry_limit: float) -> pipeline.Destination[Trace]:
     options = {**destination.options, "semconv": destination.semconv}
     exporter = catalog.build(destination.type, destination.name, options)
-    return pipeline.Destination(destination.name, exporter, selector(destination))
+    retry = RetryPolicy(limit=retry_limit)
+    return pipeline.Destination(destination.name, exporter, selector(destination), retry=retry)
 
 
 def _lock(directory: Path) -> int:
@@ -190,6 +161,12 @@ def _watch_master(running: Pipeline[Trace]) -> None:
     threading.Thread(target=wait, name="watch the master", daemon=True).start()
 
 
+def _yield_to_requests() -> None:
+    """Lower this process's priority: where cores are short, exporting waits, not a caller."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the pipeline on the settings that come by standard input; return the exit status."""
     parser = argparse.ArgumentParser(prog="otelgw.pipeline_main")
@@ -197,18 +174,29 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    _yield_to_requests()
     termination = _Termination()
     settings = read_settings()
     logs.configure(settings.server.log_level, json_lines=settings.server.log_json or None)
     state = Path(settings.state_dir)
     try:
         lock = _lock(state)
-        destinations = [_built(destination) for destination in settings.destinations]
+        destinations = [_built(destination, settings.spool.retry_limit) for destination in settings.destinations]
     except (StartError, DestinationError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says what and how to mend it
         return 2 if isinstance(error, DestinationError) else 1
+    metrics = Metrics()
     running = Pipeline(
-        state / "spool", state / "pipeline.db", decoder(settings.tracing, settings.state_dir), destinations
+        state / "spool",
+        state / "pipeline.db",
+        decoders(settings.tracing, settings.state_dir),
+        destinations,
+        retention=Retention(settings.spool.retention, settings.spool.disk_cap),
+        dead_letter_cap=settings.spool.dead_letter_cap,
+        observe=metrics.observe,
+        report=Reporter(state, metrics),
+        killed=killed,
+        age=age,
     )
     termination.stops(running)
     _watch_master(running)

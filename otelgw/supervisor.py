@@ -8,61 +8,32 @@ changes nothing.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
 from otelgw import banner, logs
+from otelgw.child import PIPELINE, WORKER, Child
 from otelgw.config.settings import Settings
 from otelgw.errors import ConfigError, StartError
-from otelgw.process import pack
 
-__all__ = ["Child", "Supervisor", "bind", "lock_state", "run"]
+__all__ = ["Supervisor", "bind", "lock_state", "run"]
 
 log = logging.getLogger(__name__)
 
 _READY_WITHIN = 60.0  # seconds
-_FIRST_BACKOFF = 0.1
-_LAST_BACKOFF = 10.0
-_HEALTHY_AFTER = 30.0  # a child that lived this long starts its back-off anew
 _PIPELINE_GRACE = 12.0  # seconds for the pipeline to deliver what it can
 _DRAIN_GRACE = 8.0  # seconds on top of the drain limit before a worker is killed
-
-
-@dataclass
-class Child:
-    """One child process and its restarts. ``role`` is "worker" or "pipeline"."""
-
-    role: str
-    index: int
-    settings: Settings
-    process: subprocess.Popen[bytes] | None = None
-    ready_fd: int = -1
-    ready: bool = False
-    started: float = 0.0
-    failures: int = 0
-    restart_at: float = 0.0
-    retiring: bool = False
-    kill_at: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return f"worker {self.index}" if self.role == "worker" else self.role
-
-    @property
-    def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+_LONGEST_WAIT = 5.0
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -121,247 +92,239 @@ class Supervisor:
     reload: Callable[[], Settings]
     listener: socket.socket
     children: list[Child] = field(default_factory=list)
+    _fresh: list[Child] = field(default_factory=list)  # of a reload in progress
     _signals: list[int] = field(default_factory=list)
     _wake: tuple[int, int] = (-1, -1)
 
     def run(self) -> int:
-        """Run until a signal ends it; return the exit status."""
+        """Run until a signal ends it; return the exit status.
+
+        Raises:
+            StartError: a child ended before it was ready.
+        """
         self._wake = os.pipe()
-        os.set_blocking(self._wake[1], False)
+        for end in self._wake:
+            os.set_blocking(end, False)
         previous = signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
         for number in handled:
             signal.signal(number, self._note)
         try:
-            self._start()
-            return self._loop()
+            return self._loop() if self._start() else 0
         finally:
-            self._kill_all()
+            for child in self.children:
+                child.kill()
             signal.set_wakeup_fd(previous)
             for number in handled:
                 signal.signal(number, signal.SIG_DFL)
-            os.close(self._wake[0])
-            os.close(self._wake[1])
+            for end in self._wake:
+                os.close(end)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if number != signal.SIGCHLD:
             self._signals.append(number)
 
+    @property
+    def _is_stopping(self) -> bool:
+        return any(number != signal.SIGHUP for number in self._signals)
+
     def _wait(self, seconds: float) -> None:
-        readable, _, _ = select.select([self._wake[0]], [], [], max(seconds, 0))
-        if readable:
-            os.read(self._wake[0], 4096)
+        """Wait for a signal or for a child that says something or wants to hear something, ``seconds`` at most."""
+        telling = {child.input_fd: child for child in self._known if child.to_be_told}
+        hearing = {child.ready_fd: child for child in self._known if child.ready_fd >= 0}
+        readable, writable, _ = select.select([self._wake[0], *hearing], list(telling), [], max(seconds, 0))
+        for descriptor in writable:
+            telling[descriptor].tell()
+        for descriptor in readable:
+            if descriptor in hearing:
+                hearing[descriptor].hear()
+            else:
+                os.read(descriptor, 4096)
+
+    @property
+    def _known(self) -> list[Child]:
+        return [*self.children, *self._fresh]
 
     # Starting
 
-    def _start(self) -> None:
-        """Start everything and wait until all of it is ready.
-
-        Raises:
-            StartError: a child ended before it was ready.
-        """
-        self.children = self._new_children(self.settings)
-        for child in self.children:
-            self._spawn(child)
-        self._await_ready(self.children)
+    def _start(self) -> bool:
+        """Start everything and wait until all of it is ready; return False where a signal says stop."""
+        self.children = self._spawned(self._planned(self.settings))
+        if not self._are_ready(self.children):
+            return False
         sys.stderr.write(banner.start(self.settings))
         sys.stderr.flush()
+        return True
 
-    def _new_children(self, settings: Settings) -> list[Child]:
-        children = [Child("worker", index, settings) for index in range(settings.server.workers)]
+    def _planned(self, settings: Settings) -> list[Child]:
+        children = [Child(WORKER, index, settings) for index in range(settings.server.workers)]
         if not settings.tracing.disabled:
-            children.append(Child("pipeline", 0, settings))
+            children.append(Child(PIPELINE, 0, settings))
         return children
 
-    def _spawn(self, child: Child) -> None:
-        reader, writer = os.pipe()
-        command = [sys.executable, "-m", f"otelgw.{'worker' if child.role == 'worker' else 'pipeline_main'}"]
-        passed = [writer]
-        if child.role == "worker":
-            command += ["--fd", str(self.listener.fileno()), "--index", str(child.index)]
-            passed.append(self.listener.fileno())
-        command += ["--ready-fd", str(writer)]
-        try:
-            child.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=passed)  # noqa: S603 - ourselves
-        finally:
-            os.close(writer)
-        child.ready, child.ready_fd, child.started = False, reader, time.monotonic()
-        try:
-            child.process.stdin.write(pack(child.settings))  # type: ignore[union-attr]
-            child.process.stdin.flush()  # type: ignore[union-attr]
-        except BrokenPipeError:
-            log.error("%s ended before it read its settings", child.name)  # noqa: TRY400 - the child says why
+    def _spawned(self, children: list[Child]) -> list[Child]:
+        for child in children:
+            child.spawn(self.listener.fileno())
+        return children
 
-    def _await_ready(self, children: list[Child]) -> None:
+    def _are_ready(self, children: list[Child]) -> bool:
+        """Wait until ``children`` are ready; return False where a signal says stop.
+
+        Raises:
+            StartError: one ended before, or took too long.
+        """
         deadline = time.monotonic() + _READY_WITHIN
-        waiting = [child for child in children if not child.ready]
-        while waiting:
-            readable, _, _ = select.select([child.ready_fd for child in waiting], [], [], 0.2)
-            for child in [child for child in waiting if child.ready_fd in readable]:
-                if not os.read(child.ready_fd, 16):
+        while waiting := [child for child in children if not child.ready]:
+            if self._is_stopping:
+                return False
+            for child in waiting:
+                if child.ready_fd < 0:
                     raise StartError(f"{child.name} ended before it was ready; its last lines above say why.")
-                self._mark_ready(child)
-            waiting = [child for child in waiting if not child.ready]
-            if self._signals and self._signals[0] != signal.SIGHUP:
-                raise StartError("stopped before it was ready.")
-            if time.monotonic() > deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise StartError(f"{', '.join(child.name for child in waiting)} not ready in {_READY_WITHIN:.0f} s.")
-
-    def _mark_ready(self, child: Child) -> None:
-        child.ready = True
-        os.close(child.ready_fd)
-        child.ready_fd = -1
+            self._wait(left)
+        return True
 
     # Running
 
     def _loop(self) -> int:
         while True:
             while self._signals:
-                number = self._signals.pop(0)
-                if number == signal.SIGHUP:
-                    self._reload()
-                else:
+                if self._signals.pop(0) != signal.SIGHUP:
                     return self._stop()
+                self._reload()
             self._reap()
             self._wait(self._next_event())
 
     def _next_event(self) -> float:
-        now = time.monotonic()
-        moments = [m for child in self.children for m in (child.restart_at, child.kill_at) if m]
-        return max(min(moments) - now, 0.0) if moments else 60.0
+        moments = [moment for child in self.children for moment in (child.restart_at, child.kill_at) if moment]
+        return min(moments) - time.monotonic() if moments else 60.0
 
     def _reap(self) -> None:
         """Restart what died, with back-off; forget what was to go; kill what overstays."""
         now = time.monotonic()
         for child in list(self.children):
             if child.alive:
-                if child.kill_at and now > child.kill_at:
-                    child.process.kill()  # type: ignore[union-attr]
-                    child.kill_at = now + 1
-                continue
-            if child.retiring:
-                self._forget(child)
+                if child.kill_at and now >= child.kill_at:
+                    log.error("%s does not stop; killing it", child.name)
+                    child.kill()
+            elif child.retiring:
+                child.close()
+                self.children.remove(child)
             elif not child.restart_at:
-                self._plan_restart(child, now)
+                status = child.process.returncode if child.process is not None else None
+                name = child.name
+                log.error("%s ended with status %s; starting it again in %.1f s", name, status, child.plan_restart())
             elif now >= child.restart_at:
-                child.restart_at = 0.0
-                self._spawn(child)
+                self._restart(child)
 
-    def _plan_restart(self, child: Child, now: float) -> None:
-        status = child.process.returncode if child.process is not None else None
-        child.failures = 0 if now - child.started > _HEALTHY_AFTER else child.failures + 1
-        wait = min(_LAST_BACKOFF, _FIRST_BACKOFF * 2 ** max(child.failures - 1, 0))
-        child.restart_at = now + wait
-        self._close_pipes(child)
-        log.error("%s ended with status %s; starting it again in %.1f s", child.name, status, wait)
-
-    def _forget(self, child: Child) -> None:
-        self._close_pipes(child)
-        self.children.remove(child)
-
-    def _close_pipes(self, child: Child) -> None:
-        if child.process is not None and child.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                child.process.stdin.close()
-        if child.ready_fd >= 0:
-            os.close(child.ready_fd)
-            child.ready_fd = -1
+    def _restart(self, child: Child) -> None:
+        child.restart_at = 0.0
+        try:
+            child.spawn(self.listener.fileno())
+        except OSError as error:
+            wait = child.plan_restart()
+            log.error("%s cannot be started: %s; trying again in %.1f s", child.role, error.strerror, wait)  # noqa: TRY400
 
     # Reloading
 
     def _reload(self) -> None:
         """Load the config again; on any error everything stays as it is."""
         try:
-            settings = self.reload()
+            settings = self._kept(self.reload())
         except ConfigError as error:
-            log.error("reload refused, the old configuration stays: %s", "; ".join(error.problems))  # noqa: TRY400
+            for problem in error.problems:
+                log.error("reload refused: %s", problem)  # noqa: TRY400 - the problem says it all
+            log.error("the old configuration stays: %d problems in the new one", len(error.problems))  # noqa: TRY400
             return
         except Exception:
             log.exception("reload failed, the old configuration stays")
             return
-        old, server = list(self.children), self.settings.server
-        settings = replace(
-            settings,
-            server=replace(settings.server, host=server.host, port=server.port),
-            state_dir=self.settings.state_dir,
-        )
-        fresh = self._new_children(settings)
-        workers = [child for child in fresh if child.role == "worker"]
-        for child in workers:
-            self._spawn(child)
+        fresh = self._planned(settings)
+        workers = [child for child in fresh if child.role == WORKER]
         try:
-            self._await_ready(workers)
-        except StartError as error:
+            self._fresh = workers
+            self._spawned(workers)
+            ready = self._are_ready(workers)
+        except (StartError, OSError) as error:
             log.error("reload failed, the old configuration stays: %s", error)  # noqa: TRY400
+            ready = False
+        finally:
+            self._fresh = []
+        if not ready:
             for child in workers:
-                self._close_pipes(child)
-                if child.alive:
-                    child.process.kill()  # type: ignore[union-attr]
+                child.kill()
             return
-        self.settings = settings
-        self.children = fresh + old
+        old, self.settings, self.children = self.children, settings, fresh + self.children
         for child in old:
             self._retire(child)
-        self._replace_pipeline(old, fresh)
+        for child in fresh:
+            if child.role == PIPELINE:
+                # It waits for the lock that the old one holds; records wait in the spool meanwhile.
+                self._restart(child)
         log.info("configuration reloaded")
 
+    def _kept(self, settings: Settings) -> Settings:
+        """Return ``settings`` with what only a restart can change as it is."""
+        old, new = self.settings.server, settings.server
+        if (new.host, new.port) != (old.host, old.port) and new.port:
+            log.warning("the address stays %s:%d until a restart", old.host, old.port)
+        if settings.state_dir != self.settings.state_dir:
+            log.warning("the state directory stays %s until a restart", self.settings.state_dir)
+        server = replace(new, host=old.host, port=old.port)
+        return replace(settings, server=server, state_dir=self.settings.state_dir)
+
     def _retire(self, child: Child) -> None:
+        if child.retiring:
+            return
         child.retiring = True
         child.restart_at = 0.0
-        if child.alive:
-            number = signal.SIGUSR1 if child.role == "worker" else signal.SIGTERM
-            child.process.send_signal(number)  # type: ignore[union-attr]
-            grace = child.settings.server.drain + _DRAIN_GRACE if child.role == "worker" else _PIPELINE_GRACE
-            child.kill_at = time.monotonic() + grace
-
-    def _replace_pipeline(self, old: list[Child], fresh: list[Child]) -> None:
-        """Start the new pipeline when the old one has let go of its lock; records wait in the spool meanwhile."""
-        for child in [child for child in old if child.role == "pipeline"]:
-            self._await_exit([child], _PIPELINE_GRACE)
-        for child in [child for child in fresh if child.role == "pipeline"]:
-            self._spawn(child)
+        child.signal(signal.SIGUSR1 if child.role == WORKER else signal.SIGTERM)
+        grace = child.settings.server.drain + _DRAIN_GRACE if child.role == WORKER else _PIPELINE_GRACE
+        child.kill_at = time.monotonic() + grace
 
     # Stopping
 
     def _stop(self) -> int:
         """Drain the workers, then the pipeline; return the exit status."""
         self.listener.close()
-        workers = [child for child in self.children if child.role == "worker"]
+        workers = [child for child in self.children if child.role == WORKER]
         drain = max((child.settings.server.drain for child in workers), default=0.0)
-        if not self._terminate(workers, drain + _DRAIN_GRACE):
+        if not self._end(workers, drain + _DRAIN_GRACE):
             return 1
-        pipelines = [child for child in self.children if child.role == "pipeline"]
-        return 0 if self._terminate(pipelines, _PIPELINE_GRACE) else 1
+        pipelines = [child for child in self.children if child.role == PIPELINE]
+        if pipelines and not any(child.alive for child in pipelines):
+            # It died, or was stopped beside the master, before the workers had written their last records.
+            pipelines = [child for child in pipelines if not child.retiring]
+            if not self._brought_back(pipelines):
+                return 1 if self._is_stopping else 0
+        return 0 if self._end(pipelines, _PIPELINE_GRACE) else 1
 
-    def _terminate(self, children: list[Child], seconds: float) -> bool:
-        """Stop ``children``; return False where a second signal says now."""
+    def _brought_back(self, pipelines: list[Child]) -> bool:
+        for child in pipelines:
+            child.close()
+        try:
+            return self._are_ready(self._spawned(pipelines))
+        except (StartError, OSError) as error:
+            log.error("what is not delivered stays in the spool: %s", error)  # noqa: TRY400
+            return False
+
+    def _end(self, children: Iterable[Child], seconds: float) -> bool:
+        """Stop ``children`` within ``seconds``; return False where a second signal says now."""
+        children = list(children)
         for child in children:
-            if child.alive:
-                child.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
-        return self._await_exit(children, seconds)
-
-    def _await_exit(self, children: list[Child], seconds: float) -> bool:
+            child.signal(signal.SIGTERM)
         deadline = time.monotonic() + seconds
-        while any(child.alive for child in children):
-            if any(number != signal.SIGHUP for number in self._signals):
+        while running := [child for child in children if child.alive]:
+            if self._is_stopping:
                 return False
-            left = deadline - time.monotonic()
-            if left <= 0:
-                for child in children:
-                    if child.alive:
-                        log.error("%s does not stop; killing it", child.name)
-                        child.process.kill()  # type: ignore[union-attr]
-                deadline = time.monotonic() + 5
-            self._wait(min(max(left, 0.05), 1.0))
+            if time.monotonic() >= deadline:
+                for child in running:
+                    log.error("%s does not stop; killing it", child.name)
+                    child.kill()
+            self._wait(min(max(deadline - time.monotonic(), 0.0), _LONGEST_WAIT))
         return True
-
-    def _kill_all(self) -> None:
-        for child in self.children:
-            if child.alive:
-                child.process.kill()  # type: ignore[union-attr]
-            if child.process is not None:
-                child.process.wait()
-            self._close_pipes(child)
 
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> int:
@@ -371,12 +334,13 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
         StartError: a busy port, a locked state directory, a child that does not start.
     """
     logs.configure(settings.server.log_level, json_lines=settings.server.log_json or None)
-    listener = bind(settings)
-    try:
+    # Whatever this process and its children write is for their user alone.
+    os.umask(0o077)
+    with bind(settings) as listener:
+        port = listener.getsockname()[1]
+        settings = replace(settings, server=replace(settings.server, port=port))
         lock = lock_state(Path(settings.state_dir))
         try:
             return Supervisor(settings, reload, listener).run()
         finally:
             os.close(lock)
-    finally:
-        listener.close()

@@ -1,7 +1,9 @@
 """A worker process: serves the gateway on the master's socket until it is told to stop.
 
-Started by the master as ``python -m otelgw.worker``. SIGTERM drains (no new work, what runs may finish), SIGUSR1
-retires (another worker takes over: stop accepting, finish), a second signal exits now. SIGINT is the master's.
+Started by the master as ``python -m otelgw.worker``. SIGTERM drains: new requests are refused, what runs may finish up
+to the drain limit. SIGUSR1 retires: other workers take new connections, what runs on this one's may finish. More of
+them change nothing: to end a worker now is to kill it. SIGINT and SIGHUP are the master's. When the master is gone, a
+worker retires, so that the port is free for another master at once.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -25,9 +28,11 @@ from otelgw.http.servers import SERVERS
 from otelgw.process import announce, read_settings
 from otelgw_collector.segments import SegmentWriter
 
-__all__ = ["main"]
+__all__ = ["Worker", "main"]
 
 log = logging.getLogger(__name__)
+
+_DESCRIPTORS = 1024 * 64  # wanted at least: a stream takes two, and many systems give a process 1024
 
 
 class Worker:
@@ -38,14 +43,14 @@ class Worker:
         self.gateway = gateway
         self.stop = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
+        self._refusing = False
+        self._limit = 0.0  # when what still runs is cut, in the loop's time
 
     async def serve(self, descriptor: int, ready: Callable[[], None]) -> None:
         """Serve until the worker has drained."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.begin_stop, True)
         loop.add_signal_handler(signal.SIGUSR1, self.begin_stop, False)
-        # The master carries ^C to its children, in order; the terminal sends it to all at once.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         await self._watch_master(loop)
         await SERVERS[self.settings.server.kind](self.gateway, self.settings, descriptor, self.stop, ready)
 
@@ -56,25 +61,33 @@ class Worker:
         async def wait() -> None:
             while await reader.read(1024):
                 pass
-            log.warning("the master is gone; draining")
-            self.begin_stop(True)
+            log.warning("the master is gone; finishing what runs")
+            self.begin_stop(False)
 
         self._watching = loop.create_task(wait())
 
     def begin_stop(self, refuse: bool) -> None:
         """Stop: with ``refuse`` new work gets 503 until the last request is done, else it is left to other workers."""
         if self._stopping is not None:
-            if refuse:
-                os._exit(1)
-            return
-        self._stopping = asyncio.get_running_loop().create_task(self._stop(refuse))
+            # SIGTERM may come twice: from a service manager that tells every process, and from the master.
+            if self._refusing or not refuse:
+                return
+            self._stopping.cancel()
+        loop = asyncio.get_running_loop()
+        self._refusing = refuse
+        self._limit = self._limit or loop.time() + self.settings.server.drain
+        left = max(self._limit - loop.time(), 0.0)
+        self._stopping = loop.create_task(self._drain(left) if refuse else self._retire(left))
 
-    async def _stop(self, refuse: bool) -> None:
-        limit = self.settings.server.drain
-        if not refuse:
-            self.stop.set()
-        await self.gateway.drain(limit, refuse=refuse)
+    async def _drain(self, seconds: float) -> None:
+        await self.gateway.drain(seconds)
         self.stop.set()
+
+    async def _retire(self, seconds: float) -> None:
+        self.stop.set()
+        # Connections that are in use may still bring requests: those are served, up to the limit.
+        await asyncio.sleep(seconds)
+        await self.gateway.drain(0, refuse=False)
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
@@ -93,6 +106,29 @@ def _settle_garbage() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
+def _leave_signals_to_master() -> None:
+    masters = {signal.SIGINT, signal.SIGHUP}
+    for number in masters:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, masters)
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, max(_DESCRIPTORS, soft))
+    if soft not in {resource.RLIM_INFINITY, wanted} and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _why(error: Exception, settings: Settings) -> str:
+    server = settings.server
+    if isinstance(error, ModuleNotFoundError):
+        return f"the server {server.kind} is not installed ({error.name}): pip install 'otelgw[{server.kind}]'"
+    if server.certfile or server.keyfile:
+        return f"{error}: can {server.certfile} be read, and is {server.keyfile} its key?"
+    return str(error)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one worker; the master passes the socket's descriptor, an index and a descriptor to report on."""
     parser = argparse.ArgumentParser(prog="otelgw.worker")
@@ -100,8 +136,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--index", type=int, default=0)
     parser.add_argument("--ready-fd", type=int, default=-1)
     options = parser.parse_args(arguments)
-    settings = read_settings()
+    _leave_signals_to_master()
+    try:
+        settings = read_settings()
+    except EOFError:
+        # The master has gone before it said anything.
+        return 1
     logs.configure(settings.server.log_level, json_lines=settings.server.log_json or None)
+    _raise_descriptor_limit()
     spool = None
     if not settings.tracing.disabled:
         # A pid comes again; with the time of the start the name does not.
@@ -109,10 +151,15 @@ def main(arguments: list[str] | None = None) -> int:
         spool = SegmentWriter(Path(settings.state_dir) / "spool", name)
     gateway = build(settings, spool)
     _settle_garbage()
-    with asyncio.Runner(loop_factory=_event_loop) as runner:
-        runner.run(Worker(settings, gateway).serve(options.fd, lambda: announce(options.ready_fd)))
-    if spool is not None:
-        spool.close()
+    try:
+        with asyncio.Runner(loop_factory=_event_loop) as runner:
+            runner.run(Worker(settings, gateway).serve(options.fd, lambda: announce(options.ready_fd)))
+    except (OSError, ModuleNotFoundError) as error:
+        log.error("cannot serve: %s", _why(error, settings))  # noqa: TRY400 - the message says what and how to mend it
+        return 1
+    finally:
+        if spool is not None:
+            spool.close()
     return 0
 
 

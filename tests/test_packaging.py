@@ -10,6 +10,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
 from otelgw_exporters.catalog import ROWS
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from otelgw.config.settings import Destination, Server, Settings, Tracing
-from otelgw.pipeline_main import Trace, decoder, resource, selector
+from otelgw.config.settings import Destination, Server, Settings, Spool, Tracing
+from otelgw.pipeline_main import decoder, resource
 from otelgw.process import pack
+from otelgw.selection import Trace, selector
 from otelgw.tracing import record as records
 from otelgw_collector.segments import SegmentWriter
 from tests.collector.destinations import eventually
@@ -109,7 +110,9 @@ class Process:
         self.state = state
         (state / "spool").mkdir(parents=True, exist_ok=True, mode=0o700)
         ready, tell = os.pipe()
-        settings = Settings(server=Server(), state_dir=str(state), destinations=tuple(destinations))
+        settings = Settings(
+            server=Server(), state_dir=str(state), destinations=tuple(destinations), spool=Spool(retention=0.0)
+        )
         command = [sys.executable, "-m", "otelgw.pipeline_main", "--ready-fd", str(tell)]
         self._out, self._log = (state / "out").open("w"), (state / "log").open("w")
         self.child = subprocess.Popen(

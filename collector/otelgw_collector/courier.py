@@ -11,10 +11,12 @@ from typing import Generic, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 
+from otelgw_collector import address
 from otelgw_collector.decoder import Decoder
 from otelgw_collector.flow import Flow, Position
-from otelgw_collector.lane import Batch, Item, Lane
-from otelgw_collector.segments import SegmentReader
+from otelgw_collector.lane import Batch, Frozen, Item, Lane, Place, letter_key
+from otelgw_collector.letters import Key, Letter
+from otelgw_collector.segments import ADDRESSED, Entry, SegmentReader, read_at
 from otelgw_exporters.delivery import Exporter, Outcome, Verdict
 
 __all__ = ["Courier"]
@@ -77,6 +79,8 @@ class Courier(Generic[T]):
         lane, flow = self.lane, self._flow
         with self._changed:
             while not (flow.abandoned or lane.ended):
+                if lane.thaw is not None:
+                    return True
                 now = self._clock()
                 pause = lane.pause(now, draining=flow.draining)
                 if pause == 0:
@@ -95,14 +99,50 @@ class Courier(Generic[T]):
         if lane.idle:
             self._catch_up()
             return
-        if lane.batch is None:
+        if lane.batch is None and lane.thaw is not None:
+            self._thaw(lane.thaw)
+        elif lane.batch is None:
             with self._flow.lock:
                 items = lane.take(self._clock())
-            spans = self._selected(items)
-            with self._flow.lock:
-                lane.begin(spans, items)
+            self._begin(items, *self._selected(items))
         if lane.batch is not None:
             self._deliver(lane.batch)
+
+    def _begin(self, items: Sequence[Item[T]], spans: Sequence[ReadableSpan], places: Sequence[Place]) -> None:
+        again = [
+            self._key(key)
+            for item in items
+            if item.address is not None and item.address.letters
+            for key in item.address.spans
+        ]
+        with self._flow.lock:
+            self.lane.taken_up += again
+            self.lane.begin(spans, items, places, self._clock())
+
+    def _thaw(self, frozen: Frozen) -> None:
+        """Make the batch again that was on its way when the last process ended: the same spans in the same order."""
+        items: list[Item[T]] = []
+        lost = 0
+        for place in frozen.places:
+            entry = self._entry(place)
+            lost += entry is None
+            if entry is not None:
+                size = len(entry.payload)
+                path = self._flow.positions[place.segment].path
+                items += [Item(place.segment, place.end, size, *decoded) for decoded in self._decode(path, entry)]
+        spans, places = self._selected(items)
+        kept = [index for index, span in enumerate(spans) if letter_key(span) in frozen.spans]
+        with self._flow.lock:
+            lane = self.lane
+            batch = lane.begin([spans[at] for at in kept], items, [places[at] for at in kept], self._clock())
+            batch.ends = {segment: end for segment, end in frozen.ends.items() if segment in lane.read}
+            lane.counters.dropped += lost
+
+    def _entry(self, place: Place) -> Entry | None:
+        """Read a record once more; None if its segment is gone."""
+        with self._flow.lock:
+            position = self._flow.positions.get(place.segment)
+        return read_at(position.path, place.start, place.end) if position is not None else None
 
     def _catch_up(self) -> None:
         """Read what the head has read and the lane has not, as much as fits; follow the head if there is nothing."""
@@ -126,9 +166,10 @@ class Courier(Generic[T]):
         try:
             while lane.has_room and reader.offset < position.offset:
                 items = [
-                    Item(key, entry.end, len(entry.payload), subject)
+                    Item(key, entry.end, len(entry.payload), *decoded)
                     for entry in reader.read(_READ, position.offset)
-                    for subject in self._decode(position.path, entry)
+                    for decoded in self._decode(position.path, entry)
+                    if lane.wants(decoded.address)
                 ]
                 with self._flow.lock:
                     lane.take_in(items, key, reader.offset)
@@ -140,30 +181,63 @@ class Courier(Generic[T]):
         if reader.skipped:
             self._warn("damage", f"{reader.skipped} bytes of segment {position.path.name} are damaged and skipped")
 
-    def _selected(self, items: Sequence[Item[T]]) -> list[ReadableSpan]:
+    def _selected(self, items: Sequence[Item[T]]) -> tuple[list[ReadableSpan], list[Place]]:
+        """Return the spans that this destination gets, and of each one where it is from."""
         spans: list[ReadableSpan] = []
+        places: list[Place] = []
+        select = self.lane.destination.select
         for item in items:
             try:
-                spans += self.lane.destination.select(item.subject)
+                chosen = select(item.subject)
             except Exception as error:  # noqa: BLE001 - a record that cannot be judged is not shown
                 self.lane.counters.unselected += 1
                 self._warn("select", f"a record is withheld, its selection failed ({type(error).__name__})")
-        return spans
+                continue
+            if item.address is not None and item.address.spans:
+                chosen = [span for span in chosen if letter_key(span) in item.address.spans]
+            spans += chosen
+            places += [item.place] * len(chosen)
+        return spans, places
 
     def _deliver(self, batch: Batch) -> None:
         lane, stop_at = self.lane, self._flow.stop_at
-        deadline = self._clock() + lane.destination.delivery_time
+        began = self._clock()
+        deadline = began + lane.destination.delivery_time
         deadline = deadline if stop_at is None else min(deadline, stop_at)
         outcome = _attempt(lane.destination.exporter, batch.spans, deadline) if batch.spans else Outcome(())
         now, stop_at = self._clock(), self._flow.stop_at
+        if self._flow.abandoned and any(verdict.state != "done" for verdict in outcome.verdicts):
+            return  # the exporter was closed in mid-delivery: what it says then is no verdict on the spans
+        outcome = lane.judged(outcome, now)
+        dead = self._letters(batch, outcome)
         with self._flow.lock:
-            if self._flow.abandoned and any(verdict.state != "done" for verdict in outcome.verdicts):
-                return  # the exporter was closed in mid-delivery: what it says then is no verdict on the spans
+            lane.dead += dead
             lane.settle(outcome, now, self._jitter)
+            if batch.spans:
+                lane.latency.observe(now - began)
             if lane.batch is not None and stop_at is not None:
                 # Only a destination that names a time gets another try while everybody waits for the end.
                 lane.ended = outcome.after is None or now + outcome.after >= stop_at
         self._report(outcome)
+
+    def _letters(self, batch: Batch, outcome: Outcome) -> list[Letter]:
+        """Return the dead letters of what can never be delivered, each with the record that it is from."""
+        found: list[Letter] = []
+        records: dict[Place, Entry | None] = {}
+        for span, place, verdict in zip(batch.spans, batch.places, outcome.verdicts, strict=True):
+            if verdict.state != "dead":
+                continue
+            if place not in records:
+                records[place] = self._entry(place)
+            entry = records[place]
+            kind, payload = (0, b"") if entry is None else _original(entry)
+            key = self._key(letter_key(span))
+            found.append(Letter(key, span.name, verdict.reason, time.time(), str(place), kind, payload))
+        return found
+
+    def _key(self, span: str) -> Key:
+        trace_id, _, span_id = span.partition("-")
+        return Key(self.lane.destination.name, trace_id, span_id)
 
     def _report(self, outcome: Outcome) -> None:
         """Log what changed: trouble at most once a minute, its end once."""
@@ -171,7 +245,7 @@ class Courier(Generic[T]):
         retried = [verdict.reason for verdict in outcome.verdicts if verdict.state == "retry"]
         dead = [verdict.reason for verdict in outcome.verdicts if verdict.state == "dead"]
         if dead:
-            self._warn("dead", f"{len(dead)} spans can never be delivered and are dropped: {dead[0]}")
+            self._warn("dead", f"{len(dead)} spans can never be delivered, they are dead letters now: {dead[0]}")
         if outcome.rejected:
             self._warn("rejected", f"{outcome.rejected} spans were dropped by the destination: {outcome.message}")
         if retried:
@@ -186,6 +260,14 @@ class Courier(Generic[T]):
         if now - self._warned.get(kind, -_QUIET) >= _QUIET:
             self._warned[kind] = now
             logger.warning("destination %s: %s", self.lane.destination.name, text)
+
+
+def _original(entry: Entry) -> tuple[int, bytes]:
+    """Return a record's kind and payload as they were first written."""
+    if entry.kind != ADDRESSED:
+        return entry.kind, entry.payload
+    found = address.decode(entry.payload)
+    return found.kind, found.payload
 
 
 def _attempt(exporter: Exporter, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:

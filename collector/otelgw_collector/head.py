@@ -10,8 +10,9 @@ from typing import Generic, TypeVar
 
 from otelgw_collector.decoder import Decoder
 from otelgw_collector.flow import Flow, Position
+from otelgw_collector.intents import Intents
 from otelgw_collector.lane import Item, Lane
-from otelgw_collector.segments import Entry, SegmentReader, find_segments
+from otelgw_collector.segments import INTENT, SETTLED, Entry, SegmentReader, SegmentWriter, find_segments, name_of
 
 __all__ = ["Head"]
 
@@ -23,7 +24,11 @@ _SETTLED = 2_000_000_000  # nanoseconds
 
 
 class Head(Generic[T]):
-    """Reads ``spool`` on behalf of ``lanes``. To be used by one thread; what it shares is in ``flow``."""
+    """Reads ``spool`` on behalf of ``lanes``. To be used by one thread; what it shares is in ``flow``.
+
+    ``observe`` sees every record that it decodes, in the order of reading. ``killed`` makes a record of the intent of a
+    request whose worker died; without it there is none.
+    """
 
     def __init__(
         self,
@@ -32,14 +37,21 @@ class Head(Generic[T]):
         decoder: Decoder[T],
         flow: Flow,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        intents: Intents | None = None,
+        observe: Callable[[T], None] | None = None,
+        killed: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._spool = spool
         self._lanes = lanes
         self._decode = decoder
         self._flow = flow
         self._clock = clock
+        self.intents = intents or Intents()
+        self._observe = observe
+        self._killed = killed
         self._live: dict[str, SegmentReader] = {}
-        self._read_out: set[str] = set()
+        self.read_out: dict[str, Position] = {}
         self._unsupported: set[Path] = set()
         self._said: set[str] = set()
         self._listed = 0
@@ -47,7 +59,12 @@ class Head(Generic[T]):
     @property
     def segments(self) -> frozenset[str]:
         """The keys of all segments that are there."""
-        return frozenset(self._read_out | self._live.keys())
+        return frozenset(self.read_out.keys() | self._live.keys())
+
+    @property
+    def live_size(self) -> int:
+        """Bytes in the segments that are still written to."""
+        return sum(reader.size for reader in self._live.values())
 
     def find(self) -> None:
         """Take in segments that are new."""
@@ -86,22 +103,27 @@ class Head(Generic[T]):
     def _add(self, reader: SegmentReader) -> None:
         """Start where the furthest lane is; the others read up to there themselves.
 
-        Of a closed segment the head reads nothing while all lanes are behind: they read it in any case.
+        A closed segment is read at once where no lane follows: of that there is only to note what was in flight.
         """
         closed = reader.closed
         with self._flow.lock:
-            skip = closed and not any(lane.following for lane in self._lanes)
-            offset = reader.size if skip else max((lane.read.get(reader.key, 0) for lane in self._lanes), default=0)
+            offset = max((lane.read.get(reader.key, 0) for lane in self._lanes), default=0)
             reader.offset = max(reader.offset, offset)
-            self._flow.positions[reader.key] = Position(reader.path, offset)
+            self._flow.positions[reader.key] = Position(reader.path, reader.offset)
+            for lane in self._lanes:
+                if lane.following:
+                    lane.pass_by(reader.key, reader.offset)  # the header
+            unwanted = closed and not any(lane.following for lane in self._lanes)
         self._live[reader.key] = reader
+        while unwanted and self._read(reader.key, reader):
+            pass
         self._retire_if_finished(reader)
 
     def _retire_if_finished(self, reader: SegmentReader) -> None:
         """Keep no file open that has nothing more to give: after a long outage there are thousands."""
         if reader.finished:
             del self._live[reader.key]
-            self._read_out.add(reader.key)
+            self.read_out[reader.key] = Position(reader.path, reader.offset)
             reader.close()
 
     def look(self) -> bool:
@@ -121,7 +143,10 @@ class Head(Generic[T]):
             self._say(f"segment {reader.path.name} cannot be read: {error.strerror}")
             return False
         for entry in entries:
-            self._dispatch(key, reader.path, entry)
+            if entry.kind in {INTENT, SETTLED}:
+                self._note(reader.path, entry)
+            else:
+                self._dispatch(key, reader.path, entry)
         if reader.skipped > skipped:
             lost = reader.skipped - skipped
             logger.error("segment %s: %d bytes before offset %d are damaged", reader.path.name, lost, reader.offset)
@@ -134,54 +159,79 @@ class Head(Generic[T]):
                     lane.pass_by(key, reader.offset)
         return True
 
+    def _note(self, path: Path, entry: Entry) -> None:
+        name = name_of(path)
+        if entry.kind == SETTLED:
+            self.intents.settle(entry.payload)
+        elif name is not None:
+            self.intents.begin(name.worker, entry.payload)
+
     def _dispatch(self, key: str, path: Path, entry: Entry) -> None:
-        """Decode a record if any lane follows, and offer it to those that do."""
+        """Decode a record if anybody wants it, and offer it to the lanes that follow."""
         with self._flow.lock:
             wanted = any(lane.following for lane in self._lanes)
-        subjects = self._decode(path, entry) if wanted else []
+        decoded = self._decode(path, entry) if wanted or self._observe is not None else []
+        if self._observe is not None and decoded and decoded[0].address is None:
+            self._observe(decoded[0].subject)
         now = self._clock()
+        items = [Item(key, entry.end, len(entry.payload), each.subject, each.address) for each in decoded]
         with self._flow.lock:
             self._flow.positions[key] = Position(path, entry.end)
             for lane in self._lanes:
                 if lane.following and not wanted:
                     lane.following = False  # it caught up meanwhile, and reads this record itself
-                elif lane.following and subjects:
-                    lane.offer(Item(key, entry.end, len(entry.payload), subjects[0]), now)
+                elif lane.following and items and lane.wants(items[0].address):
+                    lane.offer(items[0], now)
                 elif lane.following:
                     lane.pass_by(key, entry.end)
 
-    def delete_finished(self) -> bool:
-        """Delete the segments that nobody writes to and every lane is past; True if there were any."""
-        with self._flow.lock:
-            past = [
-                (key, self._flow.positions[key])
-                for key in self._read_out
-                if all(lane.done.get(key, 0) >= self._flow.positions[key].offset for lane in self._lanes)
-            ]
-        deleted = [key for key, position in past if self._delete(position)]
-        with self._flow.lock:
-            for key in deleted:
-                self._read_out.remove(key)
-                del self._flow.positions[key]
-                for lane in self._lanes:
-                    lane.forget(key)
-        return bool(deleted)
+    def bury(self) -> bool:
+        """Put what dead workers had begun on record; True if there was anything.
 
-    def _delete(self, position: Position) -> bool:
-        try:
-            reader = SegmentReader(position.path, position.offset)
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            self._say(f"segment {position.path.name} cannot be deleted: {error.strerror}")
+        A worker is dead when none of its segments is open. It opens the next one before it leaves the last, so that
+        the directory is listed after that was seen.
+        """
+        if self._killed is None or not self.intents.workers - self._living():
             return False
+        self._listed = 0
+        self.look()
+        left = self.intents.left_by(self.intents.workers - self._living())
+        if not left:
+            return False
+        writer = SegmentWriter(self._spool, f"killed_{time.time_ns()}")
         try:
-            return reader.delete()
+            for identity, payload in left:
+                self._put_on_record(writer, payload)
+                self.intents.settle(identity)
         except OSError as error:
-            self._say(f"segment {position.path.name} cannot be deleted: {error.strerror}")
+            self._say(f"requests of a dead worker cannot be put on record for now: {error.strerror}")
             return False
         finally:
-            reader.close()
+            writer.close()
+        logger.warning("%d requests were in flight when their worker died", len(left))
+        return True
+
+    def _put_on_record(self, writer: SegmentWriter, payload: bytes) -> None:
+        if self._killed is None:
+            return
+        try:
+            record = self._killed(payload)
+        except Exception as error:  # noqa: BLE001 - whatever is in it, one intent must not stop the others
+            self._say(f"the intent of a request cannot be read ({type(error).__name__})")
+            return
+        writer.append(record)
+
+    def _living(self) -> set[str]:
+        names = (name_of(reader.path) for reader in self._live.values())
+        return {name.worker for name in names if name is not None}
+
+    def forget(self, key: str) -> None:
+        """Drop a segment that is deleted."""
+        with self._flow.lock:
+            self.read_out.pop(key, None)
+            self._flow.positions.pop(key, None)
+            for lane in self._lanes:
+                lane.forget(key)
 
     def _say(self, text: str) -> None:
         """Log trouble that every look finds again, the first time."""

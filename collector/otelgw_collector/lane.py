@@ -11,17 +11,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Generic, NamedTuple, TypeVar, cast
 
+import msgspec
 from opentelemetry.sdk.trace import ReadableSpan
 
+from otelgw_collector.address import Address
+from otelgw_collector.flow import Position
+from otelgw_collector.histogram import Histogram
+from otelgw_collector.letters import Key, Letter
 from otelgw_collector.retry import RetryPolicy
-from otelgw_exporters.delivery import Exporter, Outcome
+from otelgw_collector.segments import OVERHEAD
+from otelgw_exporters.delivery import Exporter, Outcome, Verdict
 
-__all__ = ["Batch", "Batching", "Counters", "Destination", "Item", "Lane", "Status"]
+__all__ = ["Batch", "Batching", "Counters", "Destination", "Frozen", "Item", "Lane", "Place", "Status", "letter_key"]
 
 T = TypeVar("T")
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # of one try of one batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,53 +65,114 @@ class Destination(Generic[T]):
     delivery_time: float = 30.0
 
 
+class Place(NamedTuple):
+    """Where a record is: its segment's key and the offsets of its first byte and of the one after it."""
+
+    segment: str
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.segment}@{self.end}"
+
+
 class Item(NamedTuple, Generic[T]):
-    """A decoded record: the segment's key, the offset after it, its size in the spool in bytes."""
+    """A decoded record: the segment's key, the offset after it, its size in the spool in bytes.
+
+    With an ``address`` it is for one destination only.
+    """
 
     segment: str
     end: int
     size: int
     subject: T
+    address: Address | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the record is."""
+        return Place(self.segment, self.end - self.size - OVERHEAD, self.end)
+
+
+class Frozen(msgspec.Struct, array_like=True, frozen=True):
+    """A batch as it outlasts the process: its records, the ids (``letter_key``) of the spans that are left, its end."""
+
+    places: tuple[Place, ...]
+    spans: frozenset[str]
+    ends: dict[str, int]
 
 
 @dataclass(slots=True)
 class Batch:
-    """Spans on their way. ``ends`` are the cursors once all of them are dealt with. Times are on the lane's clock."""
+    """Spans on their way. ``places`` are where the records are that they came from, one for each span.
+
+    ``ends`` are the cursors once all of them are dealt with. Times are on the lane's clock.
+    """
 
     spans: list[ReadableSpan]
+    places: list[Place]
     ends: dict[str, int]
+    began: float = 0.0
     tries: int = 0
     not_before: float = 0.0
     asked_before: float = 0.0  # the part of not_before that the destination asked for
+    subject: object = None  # of the first record
+
+    def frozen(self) -> Frozen:
+        """Return what has to be known to make the same batch again."""
+        places = tuple(dict.fromkeys(self.places))
+        return Frozen(places, frozenset(map(letter_key, self.spans)), self.ends)
+
+
+def letter_key(span: ReadableSpan) -> str:
+    """Return what names a span everywhere: its trace's and its own id in hex."""
+    context = span.get_span_context()
+    return f"{context.trace_id:032x}-{context.span_id:016x}" if context is not None else ""
 
 
 @dataclass(slots=True)
 class Counters:
-    """Spans by what became of them; ``retried`` counts each further try of each span."""
+    """Spans by what became of them; ``retried`` counts each further try of each span.
+
+    ``dropped`` are records that had to go unread, because the spool had grown beyond its limit.
+    """
 
     delivered: int = 0
     retried: int = 0
     dead: int = 0
     rejected: int = 0
     unselected: int = 0  # records, not spans, whose selection failed
+    dropped: int = 0  # records, not spans
 
 
 class Status(NamedTuple):
-    """How a destination does. ``state`` is ok, retrying or behind; ``error`` is the last reason while retrying."""
+    """How a destination does. ``state`` is ok, retrying or behind; ``error`` is the last reason while retrying.
+
+    ``queued`` are records in memory, ``backlog`` the bytes of the spool that it has not dealt with; ``oldest`` is how
+    many seconds ago the oldest record was done that it has not, as far as that has been read, else 0.
+    """
 
     name: str
     state: str
     error: str
     queued: int
     counters: Counters
+    backlog: int = 0
+    oldest: float = 0.0
+    latency: Histogram = Histogram(())
 
 
 @dataclass(slots=True)
 class Lane(Generic[T]):
-    """The state of one destination. ``read`` and ``done`` are offsets by segment key."""
+    """The state of one destination. ``read`` and ``done`` are offsets by segment key.
+
+    ``thaw`` is the batch to begin with, from before a restart. ``dead`` and ``taken_up`` are what is to be saved
+    together with the cursors.
+    """
 
     destination: Destination[T]
     done: dict[str, int]
+    thaw: Frozen | None = None
     read: dict[str, int] = field(default_factory=dict)
     following: bool = False
     queue: deque[Item[T]] = field(default_factory=deque)
@@ -111,22 +181,31 @@ class Lane(Generic[T]):
     ended: bool = False
     error: str = ""
     counters: Counters = field(default_factory=Counters)
+    latency: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
+    dead: list[Letter] = field(default_factory=list)
+    taken_up: list[Key] = field(default_factory=list)
     _due: float = 0.0
     _active_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         self.read = dict(self.done)
+        for segment, end in self.thaw.ends.items() if self.thaw is not None else ():
+            self.read[segment] = max(end, self.read.get(segment, 0))
 
     @property
     def idle(self) -> bool:
         """True when everything that was read is dealt with."""
-        return not self.queue and self.batch is None
+        return not self.queue and self.batch is None and self.thaw is None
 
     @property
     def has_room(self) -> bool:
         """True while the queue takes another record."""
         batching = self.destination.batching
         return len(self.queue) < batching.queue_records and self.queued_size < batching.queue_size
+
+    def wants(self, address: Address | None) -> bool:
+        """True for a record that is for everybody or for this destination."""
+        return address is None or address.destination == self.destination.name
 
     def offer(self, item: Item[T], now: float) -> bool:
         """Queue a record that the head has just read; False if the queue is full and the lane falls behind."""
@@ -141,10 +220,15 @@ class Lane(Generic[T]):
         return True
 
     def take_in(self, items: Sequence[Item[T]], segment: str, offset: int) -> None:
-        """Queue records that the lane has read itself, up to ``offset``; they have waited long enough."""
+        """Queue records that the lane has read itself, up to ``offset``; they have waited long enough.
+
+        Those that it was made to pass by meanwhile are left out.
+        """
         self._due = float("-inf")
+        passed = self.read.get(segment, 0)
         for item in items:
-            self._push(item)
+            if item.end > passed:
+                self._push(item)
         self.pass_by(segment, offset)
 
     def _push(self, item: Item[T]) -> None:
@@ -189,17 +273,38 @@ class Lane(Generic[T]):
         self._due = now if self.queue else self._due
         return items
 
-    def begin(self, spans: Sequence[ReadableSpan], items: Sequence[Item[T]]) -> Batch:
-        """Start the delivery of the selected ``spans`` of ``items``."""
-        self.batch = Batch(list(spans), {item.segment: item.end for item in items})
+    def begin(
+        self, spans: Sequence[ReadableSpan], items: Sequence[Item[T]], places: Sequence[Place] = (), now: float = 0.0
+    ) -> Batch:
+        """Start the delivery of the selected ``spans`` of ``items``; ``places`` says of each span where it is from."""
+        self.batch = Batch(list(spans), list(places), {item.segment: item.end for item in items}, now)
+        self.batch.subject = items[0].subject if items else None
+        self.thaw = None
         return self.batch
+
+    def judged(self, outcome: Outcome, now: float) -> Outcome:
+        """Return the outcome with everything given up that has been tried for too long."""
+        limit = self.destination.retry.limit
+        if self.batch is None or not limit or now - self.batch.began < limit:
+            return outcome
+        return Outcome(
+            tuple(
+                Verdict("dead", f"given up after {limit:g} s: {verdict.reason}")
+                if verdict.state == "retry"
+                else verdict
+                for verdict in outcome.verdicts
+            ),
+            outcome.rejected,
+            outcome.message,
+        )
 
     def settle(self, outcome: Outcome, now: float, jitter: Callable[[], float]) -> None:
         """Note what became of the batch; spans to be retried stay in it."""
         batch = self.batch
         if batch is None:
             raise RuntimeError("there is no batch to settle")
-        left = [span for span, verdict in zip(batch.spans, outcome.verdicts, strict=True) if verdict.state == "retry"]
+        again = [verdict.state == "retry" for verdict in outcome.verdicts]
+        left = [span for span, retry in zip(batch.spans, again, strict=True) if retry]
         dead = sum(verdict.state == "dead" for verdict in outcome.verdicts)
         self.counters.delivered += len(batch.spans) - len(left) - dead - outcome.rejected
         self.counters.dead += dead
@@ -209,22 +314,49 @@ class Lane(Generic[T]):
         if left:
             policy = self.destination.retry
             batch.spans = left
+            batch.places = [place for place, retry in zip(batch.places, again, strict=False) if retry]
             batch.tries += 1
             batch.asked_before = now + policy.asked(outcome.after)
             batch.not_before = now + policy.delay(batch.tries, outcome.after, jitter)
             return
-        self.done.update(batch.ends)
+        self.done.update({segment: end for segment, end in batch.ends.items() if segment in self.read})
         self.batch = None
         if not self.queue:
             self.done.update(self.read)
+
+    def evict(self, segment: str, end: int) -> tuple[int, int]:
+        """Pass by what has not been begun of a segment that has to go.
+
+        Returns the number of records that were waiting, and the offset from which on it was not read at all.
+        """
+        kept = [item for item in self.queue if item.segment != segment]
+        waiting = len(self.queue) - len(kept)
+        self.queue = deque(kept)
+        self.queued_size = sum(item.size for item in kept)
+        unread = self.read.get(segment, 0)
+        self.pass_by(segment, end)
+        return waiting, unread
 
     def forget(self, segment: str) -> None:
         """Drop a segment that is deleted."""
         self.read.pop(segment, None)
         self.done.pop(segment, None)
 
-    def status(self) -> Status:
-        """Return a snapshot."""
+    def status(
+        self,
+        positions: Mapping[str, Position] = MappingProxyType({}),
+        age: Callable[[T], float] = lambda _: 0.0,
+    ) -> Status:
+        """Return a snapshot; ``positions`` say how far the head is, ``age`` how old a record is, in seconds."""
+        oldest = self.batch.subject if self.batch is not None else self.queue[0].subject if self.queue else None
         state = "retrying" if self.batch is not None and self.batch.tries else "ok" if self.following else "behind"
-        counters = Counters(*(getattr(self.counters, name) for name in Counters.__slots__))
-        return Status(self.destination.name, state, self.error, len(self.queue), counters)
+        return Status(
+            self.destination.name,
+            state,
+            self.error,
+            len(self.queue) + (len(set(self.batch.places)) if self.batch is not None else 0),
+            Counters(**asdict(self.counters)),
+            sum(max(0, position.offset - self.done.get(key, 0)) for key, position in positions.items()),
+            age(cast("T", oldest)) if oldest is not None else 0.0,
+            self.latency,
+        )

@@ -1,8 +1,9 @@
-"""How far each destination has come in each segment, kept over restarts in ``pipeline.db``.
+"""What the pipeline knows over restarts, in ``pipeline.db``: cursors, counters, frozen batches, dead letters.
 
 One connection, owned by the pipeline's reading thread: SQLite before 3.51.3 can corrupt a WAL file that two connections
 write or checkpoint. A cursor is at-least-once bookkeeping: losing the latest ones means sending some spans again, with
-the same ids, and never losing one.
+the same ids, and never losing one. What belongs together is saved together: no cursor is ever past a span that died
+without its dead letter being there.
 """
 
 from __future__ import annotations
@@ -10,63 +11,191 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Ledger"]
+from otelgw_collector import letters
+from otelgw_collector.letters import Key, Letter
+
+__all__ = ["Changes", "Ledger"]
 
 logger = logging.getLogger(__name__)
 
-_SCHEMA = 1
-_TABLES = """
+_SCHEMA = 2
+_TABLES = (
+    """
 CREATE TABLE IF NOT EXISTS cursor (
     destination TEXT NOT NULL,
     segment TEXT NOT NULL, -- SegmentReader.key
     offset INTEGER NOT NULL, -- of the first byte that is not dealt with
     PRIMARY KEY (destination, segment)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS destination (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counter (
+    destination TEXT NOT NULL,
+    name TEXT NOT NULL, -- a field of lane.Counters
+    value INTEGER NOT NULL,
+    PRIMARY KEY (destination, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS frozen (
+    destination TEXT PRIMARY KEY,
+    batch TEXT NOT NULL -- lane.Frozen as JSON
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS suspect (
+    record TEXT PRIMARY KEY, -- segment's file name @ offset after the record
+    deaths INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS intent (
+    id BLOB PRIMARY KEY,
+    worker TEXT NOT NULL,
+    payload BLOB NOT NULL
+) WITHOUT ROWID;
 """
+    + letters.TABLES
+)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is to be saved in one go. Cursors, counters and frozen batches are by destination.
+
+    A frozen batch of None is one that is done. ``intents`` are (id, worker, payload).
+    """
+
+    cursors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    frozen: Mapping[str, str | None] = field(default_factory=dict)
+    taken_up: Sequence[Key] = ()
+    dead: Sequence[Letter] = ()
+    intents: Sequence[tuple[bytes, str, bytes]] = ()
+    settled: Sequence[bytes] = ()
+
+    def __bool__(self) -> bool:
+        return bool(
+            any(self.cursors.values())
+            or any(self.counters.values())
+            or self.frozen
+            or self.taken_up
+            or self.dead
+            or self.intents
+            or self.settled
+        )
 
 
 class Ledger:
-    """Cursors per destination and segment. To be used by one thread, the one that made it.
+    """To be used by one thread, the one that made it. ``most_dead`` bytes of records are kept for dead letters.
 
     A file that is damaged or of a newer version is set aside and a new one begun; where none can be written, the
     ledger lives in memory. Either is logged, and never refuses the start.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most_dead: int = 256 * 1024 * 1024) -> None:
+        self._most_dead = most_dead
         self._database = _open(path)
+
+    def enlist(self, destinations: Iterable[str]) -> None:
+        """Note which destinations there are. One that is new begins where the furthest of the known ones is.
+
+        So it does not get what was delivered to the others before it was configured; the very first ones get all.
+        """
+        known = {name for (name,) in self._database.execute("SELECT name FROM destination")}
+        furthest = self._database.execute("SELECT segment, MAX(offset) FROM cursor GROUP BY segment").fetchall()
+        try:
+            with self._database:
+                for name in set(destinations) - known:
+                    rows = [(name, segment, offset) for segment, offset in furthest] if known else []
+                    self._database.executemany("INSERT OR IGNORE INTO cursor VALUES (?, ?, ?)", rows)
+                    self._database.execute("INSERT INTO destination VALUES (?)", (name,))
+        except sqlite3.Error as error:
+            logger.warning("new destinations cannot be noted: %s", error)
 
     def cursors(self, destination: str) -> dict[str, int]:
         """Return a destination's cursor in each segment that it has begun; elsewhere it starts at the beginning."""
         rows = self._database.execute("SELECT segment, offset FROM cursor WHERE destination = ?", (destination,))
         return dict(rows.fetchall())
 
-    def save(self, cursors: Mapping[str, Mapping[str, int]]) -> bool:
-        """Store cursors by destination and segment; False, and logged, if the disk does not take them."""
-        rows = [(name, segment, offset) for name, offsets in cursors.items() for segment, offset in offsets.items()]
+    def counters(self, destination: str) -> dict[str, int]:
+        """Return a destination's counters by name."""
+        rows = self._database.execute("SELECT name, value FROM counter WHERE destination = ?", (destination,))
+        return dict(rows.fetchall())
+
+    def frozen(self, destination: str) -> str | None:
+        """Return the batch that the destination was being given when the pipeline ended."""
+        row = self._database.execute("SELECT batch FROM frozen WHERE destination = ?", (destination,)).fetchone()
+        return row[0] if row else None
+
+    def intents(self) -> list[tuple[bytes, str, bytes]]:
+        """Return the requests that were in flight when the pipeline ended: id, worker, payload."""
+        return self._database.execute("SELECT id, worker, payload FROM intent").fetchall()
+
+    def dead(self) -> dict[str, int]:
+        """Return the number of dead letters by destination."""
+        return letters.count(self._database)
+
+    def accuse(self, records: Iterable[str]) -> dict[str, int]:
+        """Count one more death on each of ``records``; return the deaths on every record that has any."""
         try:
             with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", rows)
+                self._database.executemany(
+                    "INSERT INTO suspect VALUES (?, 1) ON CONFLICT (record) DO UPDATE SET deaths = deaths + 1",
+                    [(record,) for record in records],
+                )
         except sqlite3.Error as error:
-            logger.warning("the pipeline's cursors cannot be saved, a restart would send spans again: %s", error)
+            logger.warning("deaths on a record cannot be counted: %s", error)
+        return dict(self._database.execute("SELECT record, deaths FROM suspect").fetchall())
+
+    def save(self, changes: Changes) -> bool:
+        """Store ``changes``, all or none; False, and logged, if the disk does not take them."""
+        try:
+            with self._database:
+                removed = self._write(changes)
+        except sqlite3.Error as error:
+            logger.warning("the pipeline's state cannot be saved, a restart would send spans again: %s", error)
             return False
+        if removed:
+            logger.warning("dead letters take too much room: the %d oldest are removed", removed)
         return True
 
+    def _write(self, changes: Changes) -> int:
+        database = self._database
+        database.executemany("INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", _rows(changes.cursors))
+        database.executemany("INSERT OR REPLACE INTO counter VALUES (?, ?, ?)", _rows(changes.counters))
+        for name, batch in changes.frozen.items():
+            if batch is None:
+                database.execute("DELETE FROM frozen WHERE destination = ?", (name,))
+            else:
+                database.execute("INSERT OR REPLACE INTO frozen VALUES (?, ?)", (name, batch))
+        database.executemany("INSERT OR REPLACE INTO intent VALUES (?, ?, ?)", changes.intents)
+        database.executemany("DELETE FROM intent WHERE id = ?", [(each,) for each in changes.settled])
+        if changes.taken_up:
+            letters.remove(database, changes.taken_up)
+        if not changes.dead:
+            return 0
+        letters.store(database, changes.dead)
+        return letters.trim(database, self._most_dead)
+
     def keep(self, segments: Iterable[str]) -> None:
-        """Drop the cursors in all segments but these; the others are deleted."""
+        """Drop the cursors in all segments but these, and what is suspected of records in the others."""
         kept = set(segments)
+        names = {key.partition(":")[0] for key in kept}
         try:
             with self._database:
                 known = {key for (key,) in self._database.execute("SELECT DISTINCT segment FROM cursor")}
                 self._database.executemany("DELETE FROM cursor WHERE segment = ?", [(key,) for key in known - kept])
+                suspects = [record for (record,) in self._database.execute("SELECT record FROM suspect")]
+                gone = [(record,) for record in suspects if record.rpartition("@")[0] not in names]
+                self._database.executemany("DELETE FROM suspect WHERE record = ?", gone)
         except sqlite3.Error as error:
             logger.warning("cursors of deleted segments cannot be removed: %s", error)
 
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+
+
+def _rows(values: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str, int]]:
+    return [(name, key, value) for name, mapping in values.items() for key, value in mapping.items()]
 
 
 def _open(path: Path) -> sqlite3.Connection:

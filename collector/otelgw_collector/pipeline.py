@@ -1,63 +1,106 @@
 """From the spool to the destinations: one head decodes each record once, one courier per destination delivers.
 
 Destinations share the decoded records and nothing else: a dead, slow or failing one delays no other. What a record is
-and who may see which of its spans is passed in. The thread in ``run`` owns the ledger and deletes segments that every
-destination is past.
+and who may see which of its spans is passed in. The thread in ``run`` owns the ledger and deletes segments that have to
+go.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import msgspec
 
 from otelgw_collector.courier import Courier
 from otelgw_collector.decoder import Decoder
 from otelgw_collector.flow import Flow
 from otelgw_collector.head import Head
-from otelgw_collector.lane import Batching, Destination, Lane, Status
-from otelgw_collector.ledger import Ledger
+from otelgw_collector.intents import Intents
+from otelgw_collector.lane import Batching, Counters, Destination, Frozen, Lane, Status
+from otelgw_collector.ledger import Changes, Ledger
+from otelgw_collector.quarantine import Quarantine
+from otelgw_collector.retention import Retention
 from otelgw_collector.retry import RetryPolicy
+from otelgw_collector.segments import RECORD
+from otelgw_collector.sweeper import Sweeper
 
-__all__ = ["Batching", "Destination", "Pipeline", "RetryPolicy", "Status"]
+__all__ = ["Batching", "Destination", "Health", "Pipeline", "Retention", "RetryPolicy", "Status"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _BUSY, _IDLE = 0.02, 0.08  # seconds between two looks at the spool
 _SAVE = 0.25  # seconds between two writes of the cursors
+_REPORT = 1.0  # seconds between two reports
 _CLOSE = 0.2  # seconds that a courier in the middle of a delivery gets at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the pipeline does. Sizes are in bytes; ``dead`` are the dead letters that there are, by destination."""
+
+    destinations: Sequence[Status]
+    spool_size: int = 0
+    spool_cap: int = 0
+    undecodable: int = 0
+    quarantined: int = 0
+    dead: Mapping[str, int] = field(default_factory=dict)
 
 
 class Pipeline(Generic[T]):
     """Reads ``spool`` and delivers to ``destinations`` until stopped; cursors are kept in the file ``ledger``.
 
-    ``decode`` turns a record's payload into whatever the destinations' ``select`` takes. ``clock`` counts seconds and
-    is the one that exporters' deadlines are on. Without destinations the spool is left as it is.
+    ``decode`` turns a record's payload into whatever the destinations' ``select`` takes; a mapping has a function for
+    each kind of record. ``observe`` sees every record once, ``report`` is called every second with how things are, both
+    in the thread of ``run``; ``killed`` makes a record of the intent of a request whose worker died; ``age`` says how
+    many seconds ago a record was written. ``clock`` counts seconds and is the one that exporters' deadlines are on.
+    Without destinations the spool is left as it is.
     """
 
     def __init__(
         self,
         spool: Path,
         ledger: Path,
-        decode: Callable[[bytes], T],
+        decode: Callable[[bytes], T] | Mapping[int, Callable[[bytes], T]],
         destinations: Sequence[Destination[T]],
         *,
+        retention: Retention | None = None,
+        dead_letter_cap: int = 256 * 1024 * 1024,
+        observe: Callable[[T], None] | None = None,
+        report: Callable[[Health], None] | None = None,
+        killed: Callable[[bytes], bytes] | None = None,
+        age: Callable[[T], float] = lambda _: 0.0,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._spool = spool
         self._ledger_path = ledger
-        self._decoder = Decoder(decode, spool / "undecodable")
+        decoders = decode if isinstance(decode, Mapping) else {RECORD: decode}
+        self._quarantine = Quarantine(ledger.with_name("decoding"))
+        self._decoder = Decoder(decoders, spool / "undecodable", self._quarantine)
         self._destinations = destinations
+        self._retention = retention or Retention()
+        self._dead_letter_cap = dead_letter_cap
+        self._observe = observe
+        self._report = report
+        self._killed = killed
+        self._age = age
         self._clock = clock
         self._jitter = jitter
         self._flow = Flow()
         self._couriers: list[Courier[T]] = []
         self._saved: dict[str, dict[str, int]] = {}
-        self._saved_at = float("-inf")
+        self._counted: dict[str, dict[str, int]] = {}
+        self._frozen: dict[str, str] = {}
+        self._saved_at = self._reported_at = float("-inf")
         self.ready = threading.Event()
 
     def stop(self, limit: float) -> None:
@@ -71,7 +114,7 @@ class Pipeline(Generic[T]):
     def status(self) -> list[Status]:
         """Return how each destination does."""
         with self._flow.lock:
-            return [courier.lane.status() for courier in self._couriers]
+            return [courier.lane.status(self._flow.positions, self._age) for courier in self._couriers]
 
     @property
     def undecodable(self) -> int:
@@ -84,39 +127,63 @@ class Pipeline(Generic[T]):
         Raises:
             RuntimeError: a destination's thread has failed; a new process goes on from the cursors.
         """
-        ledger = Ledger(self._ledger_path)
-        lanes = [Lane(each, ledger.cursors(each.name)) for each in self._destinations]
-        self._saved = {lane.destination.name: dict(lane.done) for lane in lanes}
-        head = Head(self._spool, lanes, self._decoder, self._flow, self._clock)
+        ledger = Ledger(self._ledger_path, self._dead_letter_cap)
+        self._quarantine.deaths = ledger.accuse(self._quarantine.found)
+        ledger.enlist(destination.name for destination in self._destinations)
+        lanes = [self._lane(destination, ledger) for destination in self._destinations]
+        head = Head(
+            self._spool,
+            lanes,
+            self._decoder,
+            self._flow,
+            self._clock,
+            intents=Intents(ledger.intents()),
+            observe=self._observe,
+            killed=self._killed,
+        )
+        sweeper = Sweeper(head, lanes, self._flow, self._retention, self._clock)
         self._couriers = [Courier(lane, self._decoder, self._flow, self._clock, self._jitter) for lane in lanes]
         try:
-            head.find()
-            for lane in lanes:
-                for gone in lane.done.keys() - head.segments:
-                    lane.forget(gone)
-            ledger.keep(head.segments)
+            if lanes:
+                head.find()
+                for lane in lanes:
+                    for gone in lane.done.keys() - head.segments:
+                        lane.forget(gone)
+                ledger.keep(head.segments)
             for courier in self._couriers:
                 courier.start()
             self.ready.set()
-            self._follow(head, ledger)
+            self._follow(head, sweeper, ledger)
         finally:
-            self._end(head, ledger)
+            self._end(head, sweeper, ledger)
 
-    def _follow(self, head: Head[T], ledger: Ledger) -> None:
+    def _lane(self, destination: Destination[T], ledger: Ledger) -> Lane[T]:
+        done = ledger.cursors(destination.name)
+        known = ledger.counters(destination.name)
+        frozen = ledger.frozen(destination.name)
+        self._saved[destination.name] = dict(done)
+        self._counted[destination.name] = known
+        if frozen is not None:
+            self._frozen[destination.name] = frozen
+        counters = Counters(**{name: known.get(name, 0) for name in Counters.__slots__})
+        return Lane(destination, done, _thawed(frozen), counters=counters)
+
+    def _follow(self, head: Head[T], sweeper: Sweeper, ledger: Ledger) -> None:
         pause = _BUSY
         while not self._is_over():
             if self._flow.failure is not None:
                 raise RuntimeError("a delivering thread has failed") from self._flow.failure
             draining = self._flow.draining
-            found = bool(self._couriers) and head.look()
+            found = bool(self._couriers) and (head.look() or head.bury())
             with self._flow.lock:
                 self._flow.head_done = draining and not found
                 if found or draining:
                     self._notify()
-            self._save(ledger)
-            if self._couriers and head.delete_finished():
+            self._save(head, ledger)
+            if self._couriers and sweeper.sweep():
                 # The file is gone before its cursors: a full disk may not take the change before there is room.
                 ledger.keep(head.segments)
+            self._tell(sweeper, ledger)
             pause = _BUSY if found or draining else min(_IDLE, pause * 1.5)
             if not found:
                 time.sleep(pause)
@@ -130,16 +197,17 @@ class Pipeline(Generic[T]):
             drained = flow.head_done and all(courier.lane.ended for courier in self._couriers)
         return drained or self._clock() >= flow.stop_at
 
-    def _end(self, head: Head[T], ledger: Ledger) -> None:
+    def _end(self, head: Head[T], sweeper: Sweeper, ledger: Ledger) -> None:
         with self._flow.lock:
             self._flow.abandoned = True
             self._notify()
-        self._save(ledger, force=True)
+        self._save(head, ledger, force=True)
         for courier in self._couriers:
             courier.close(_CLOSE)
-        self._save(ledger, force=True)
-        if self._couriers and head.delete_finished():
+        self._save(head, ledger, force=True)
+        if self._couriers and sweeper.sweep(force=True):
             ledger.keep(head.segments)
+        self._tell(sweeper, ledger, force=True)
         ledger.close()
         head.close()
 
@@ -147,16 +215,73 @@ class Pipeline(Generic[T]):
         for courier in self._couriers:
             courier.notify()
 
-    def _save(self, ledger: Ledger, *, force: bool = False) -> None:
+    def _tell(self, sweeper: Sweeper, ledger: Ledger, *, force: bool = False) -> None:
+        now = self._clock()
+        if self._report is None or (now - self._reported_at < _REPORT and not force):
+            return
+        self._reported_at = now
+        decoder = self._decoder
+        cap = self._retention.cap
+        health = Health(self.status(), sweeper.size, cap, decoder.failed, decoder.quarantined, dead=ledger.dead())
+        try:
+            self._report(health)
+        except OSError as error:
+            logger.warning("the pipeline's state cannot be shown: %s", error)
+
+    def _save(self, head: Head[T], ledger: Ledger, *, force: bool = False) -> None:
         now = self._clock()
         if now - self._saved_at < _SAVE and not force:
             return
-        with self._flow.lock:
-            done = {courier.lane.destination.name: dict(courier.lane.done) for courier in self._couriers}
-        changed = {
-            name: {key: offset for key, offset in offsets.items() if self._saved.get(name, {}).get(key) != offset}
-            for name, offsets in done.items()
-        }
         self._saved_at = now
-        if any(changed.values()) and ledger.save(changed):
-            self._saved = done
+        lanes = [courier.lane for courier in self._couriers]
+        with self._flow.lock:
+            done = {lane.destination.name: dict(lane.done) for lane in lanes}
+            counted = {lane.destination.name: asdict(lane.counters) for lane in lanes}
+            frozen = {lane.destination.name: _freezable(lane, force=force) for lane in lanes}
+            dead, taken_up = [lane.dead[:] for lane in lanes], [lane.taken_up[:] for lane in lanes]
+        opened, settled = head.intents.changes()
+        texts = {name: msgspec.json.encode(batch).decode() for name, batch in frozen.items() if batch is not None}
+        changes = Changes(
+            cursors=_changed(done, self._saved),
+            counters=_changed(counted, self._counted),
+            frozen={
+                name: texts.get(name)
+                for name in texts.keys() | self._frozen.keys()
+                if texts.get(name) != self._frozen.get(name)
+            },
+            taken_up=[key for keys in taken_up for key in keys],
+            dead=[letter for letters in dead for letter in letters],
+            intents=opened,
+            settled=settled,
+        )
+        if not changes or not ledger.save(changes):
+            return
+        self._saved, self._counted, self._frozen = done, counted, texts
+        head.intents.saved()
+        with self._flow.lock:
+            for lane, written, resumed in zip(lanes, dead, taken_up, strict=True):
+                del lane.dead[: len(written)]
+                del lane.taken_up[: len(resumed)]
+
+
+def _thawed(text: str | None) -> Frozen | None:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Frozen)
+    except msgspec.DecodeError:  # another version's: its spans are sent in other batches
+        return None
+
+
+def _freezable(lane: Lane[T], *, force: bool) -> Frozen | None:
+    """Return the batch on its way: one that is tried again, or any that is left behind at the end."""
+    if lane.batch is not None:
+        return lane.batch.frozen() if lane.batch.spans and (lane.batch.tries or force) else None
+    return lane.thaw
+
+
+def _changed(now: Mapping[str, dict[str, int]], saved: Mapping[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    return {
+        name: {key: value for key, value in values.items() if saved.get(name, {}).get(key) != value}
+        for name, values in now.items()
+    }

@@ -13,11 +13,15 @@ __all__ = ["RetryPolicy"]
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Exponential back-off with jitter, in seconds. A destination's own wish prevails, up to ``most_asked``."""
+    """Exponential back-off with jitter, in seconds. A destination's own wish prevails, up to ``most_asked``.
+
+    A batch that has been tried for ``limit`` seconds is given up; 0 means never.
+    """
 
     first: float = 0.5
     most: float = 30.0
     most_asked: float = 3600.0
+    limit: float = 0.0
 
     def asked(self, after: float | None) -> float:
         """Return the seconds that a destination's answer asks to wait at least."""

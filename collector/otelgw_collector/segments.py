@@ -10,6 +10,11 @@ The marker is the first half of the file's random id. It lets a reader find the 
 guessing, and since no caller can know it, no request body can contain bytes that would pass for a record. The CRC-32
 starts from the marker, version and kind, and runs over the payload.
 
+A record's kind says what its payload is. ``RECORD`` is one finished request, ``OTLP`` an ExportTraceServiceRequest
+from elsewhere. ``INTENT`` is written when a request is routed: an id of 8 bytes and what is known by then; ``SETTLED``,
+right after the request's record, is that id again. What has the one and not the other was in flight when its worker
+died. ``ADDRESSED`` is a record again, for one destination: ``otelgw_collector.address``.
+
 The writer holds an exclusive flock while the file is open, so a segment is closed exactly when the lock can be had:
 after a roll, after ``close`` and after the death of the process, however it died.
 """
@@ -27,16 +32,33 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-__all__ = ["FORMAT", "RECORD", "Entry", "SegmentName", "SegmentReader", "SegmentWriter", "find_segments"]
+__all__ = [
+    "ADDRESSED",
+    "FORMAT",
+    "INTENT",
+    "OTLP",
+    "OVERHEAD",
+    "RECORD",
+    "SETTLED",
+    "VERSION",
+    "Entry",
+    "SegmentName",
+    "SegmentReader",
+    "SegmentWriter",
+    "find_segments",
+    "name_of",
+    "read_at",
+]
 
 FORMAT = 1
-RECORD = 1  # kind of an entry whose payload is one finished request
+VERSION = 1  # of a record
+RECORD, INTENT, SETTLED, ADDRESSED, OTLP = 1, 2, 3, 4, 5
 MAX_PAYLOAD = 64 * 1024 * 1024
 
 _MAGIC = b"otelgw\x00"
 _HEADER = struct.Struct("<7sB8sQI")
 _ENTRY = struct.Struct("<4sIIBB")
-_VERSION = 1
+OVERHEAD = _ENTRY.size  # bytes of a record besides its payload
 _NAME = re.compile(r"(?P<worker>[A-Za-z0-9_.]+)-(?P<seq>[0-9]{1,18})\.seg")
 _CHUNK = 1024 * 1024
 _SALVAGE = 1024 * 1024 * 1024  # bytes of CRC that the search for a lost marker may cost
@@ -66,8 +88,13 @@ def find_segments(directory: Path) -> list[SegmentName]:
         names = [path.name for path in directory.iterdir()]
     except FileNotFoundError:
         return []
-    matches = filter(None, map(_NAME.fullmatch, names))
-    return sorted(SegmentName(match["worker"], int(match["seq"]), directory / match[0]) for match in matches)
+    return sorted(found for name in names if (found := name_of(directory / name)) is not None)
+
+
+def name_of(path: Path) -> SegmentName | None:
+    """Return what a segment's file name says; None if the file is no segment."""
+    match = _NAME.fullmatch(path.name)
+    return SegmentName(match["worker"], int(match["seq"]), path) if match else None
 
 
 class SegmentWriter:
@@ -84,6 +111,7 @@ class SegmentWriter:
         *,
         max_bytes: int = 32 * 1024 * 1024,
         max_age: float = 60.0,
+        durable: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not _NAME.fullmatch(f"{worker}-0.seg"):
@@ -92,6 +120,9 @@ class SegmentWriter:
         self._worker = worker
         self._max_bytes = max_bytes
         self._max_age = max_age
+        self._durable = durable
+        self._stale: list[int] = []
+        self._new = False  # the directory does not have the current file's name for sure yet
         self._clock = clock
         self._fd = -1
         self._limit = max_bytes
@@ -102,36 +133,61 @@ class SegmentWriter:
         self._seed = 0
         self.path: Path | None = None
 
-    def append(self, payload: bytes, kind: int = RECORD) -> None:
+    def append(self, payload: bytes, kind: int = RECORD, settles: bytes = b"") -> None:
         """Write one record with one system call; it survives the death of this process from then on.
+
+        ``settles`` is the id of the intent that this is the record of; both are in the file or neither.
 
         Raises:
             OSError: the record could not be written; the file is as it was before.
             ValueError: the payload is larger than 64 MiB.
         """
         length = len(payload)
-        size = self._size + 14 + length
-        if self._fd < 0 or size > self._limit or self._clock() >= self._roll_at:
-            self._roll()
-            size = self._size + 14 + length
         if length > MAX_PAYLOAD:
             raise ValueError(f"a record of {length} bytes is larger than the spool takes ({MAX_PAYLOAD})")
-        check = crc32(payload, self._seed ^ (_VERSION << 8 | kind))
-        header = _ENTRY.pack(self._marker, length, check, _VERSION, kind)
+        own = OVERHEAD + length + (OVERHEAD + len(settles) if settles else 0)
+        if self._fd < 0 or self._size + own > self._limit or self._clock() >= self._roll_at:
+            self._roll()
+        parts = [self._header(payload, kind), payload]
+        if settles:
+            parts += [self._header(settles, SETTLED), settles]
         try:
-            written = os.writev(self._fd, (header, payload))
+            written = os.writev(self._fd, parts)
         except OSError:
             self._cut_back()
             raise
-        if written != 14 + length:
+        if written != own:
             self._cut_back()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        self._size = size
+        self._size += own
+
+    def _header(self, payload: bytes, kind: int) -> bytes:
+        check = crc32(payload, self._seed ^ (VERSION << 8 | kind))
+        return _ENTRY.pack(self._marker, len(payload), check, VERSION, kind)
+
+    def unsynced(self) -> list[int]:
+        """Return descriptors of everything that may not have reached the disk; the caller syncs and closes them."""
+        handles, self._stale = self._stale, []
+        if self._fd >= 0:
+            handles.append(os.dup(self._fd))
+        if self._new:
+            handles.append(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._new = False
+        return handles
 
     def close(self) -> None:
         """Close the current segment and with that give it to the reader; a later append starts a new one."""
+        self._leave()
+        for handle in self._stale:
+            os.close(handle)
+        self._stale.clear()
+
+    def _leave(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            if self._durable:
+                self._stale.append(self._fd)
+            else:
+                os.close(self._fd)
             self._fd = -1
 
     def _cut_back(self) -> None:
@@ -139,7 +195,7 @@ class SegmentWriter:
         try:
             os.ftruncate(self._fd, self._size)
         except OSError:
-            self.close()
+            self._leave()
 
     def _roll(self) -> None:
         try:
@@ -151,8 +207,8 @@ class SegmentWriter:
             self._roll_at = self._clock() + 1.0
             self._limit = self._size + _CHUNK
             return
-        self.close()
-        self._fd, self.path = fd, path
+        self._leave()
+        self._fd, self.path, self._new = fd, path, True
         self._marker = identity[:4]
         self._seed = int.from_bytes(self._marker, "little")
         self._size = _HEADER.size
@@ -235,7 +291,7 @@ def _parse(buffer: bytes, base: int, marker: bytes) -> _Parsed:
 
 def _salvage_marker(buffer: bytes) -> bytes | None:
     """Return the marker of a segment whose header is destroyed: that of its first record that checks out."""
-    pattern, budget = bytes((_VERSION, RECORD)), _SALVAGE
+    pattern, budget = bytes((VERSION, RECORD)), _SALVAGE
     at = buffer.find(pattern)
     while at >= 0 and budget > 0:
         start = at - _ENTRY.size + len(pattern)
@@ -364,3 +420,18 @@ class SegmentReader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def read_at(path: Path, start: int, end: int) -> Entry | None:
+    """Return the record between two offsets of a segment; None if there is none any more."""
+    try:
+        reader = SegmentReader(path, start)
+    except OSError:
+        return None
+    try:
+        entries = reader.read(end - start, end)
+    except OSError:
+        return None
+    finally:
+        reader.close()
+    return entries[0] if entries and entries[0].end == end else None

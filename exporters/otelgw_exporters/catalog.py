@@ -91,6 +91,12 @@ _SHAPE = (
         "json_string",
         choices=("json_string", "structured"),
     ),
+    Option(
+        "bodies",
+        "flag",
+        "send the captured request and answer too, as JSON text: otelgw.request.body, otelgw.response.body",
+        False,
+    ),
 )
 
 _OTLP = (
@@ -189,6 +195,50 @@ ROWS: tuple[Row, ...] = (
             *_OTLP,
         ),
         params_key="otel",
+    ),
+    Row(
+        "file",
+        "otelgw_exporters.file:FileExporter",
+        "JSON lines in files: one standard payload a call, or OTLP",
+        options=(
+            Option(
+                "path",
+                "text",
+                "relative to the working directory; {date} and {hour} of the request (UTC), {service} and {pid} are "
+                "filled in",
+                "otelgw-{date}.jsonl",
+                env=("OTELGW_FILE_PATH",),
+            ),
+            Option(
+                "format",
+                "choice",
+                "payload: one StandardLoggingPayload a call; otlp: one OTLP request a trace, as the Collector reads it",
+                "payload",
+                env=("OTELGW_FILE_FORMAT",),
+                choices=("payload", "otlp"),
+            ),
+            Option(
+                "max_bytes",
+                "count",
+                "a file that would grow beyond is renamed to its name with the next number: spans.jsonl, spans.1.jsonl",
+                128 * 1024 * 1024,
+                env=("OTELGW_FILE_MAX_BYTES",),
+            ),
+            Option(
+                "max_files",
+                "count",
+                "renamed files that are kept, the oldest are deleted; without it, all of them",
+                env=("OTELGW_FILE_MAX_FILES",),
+            ),
+            Option(
+                "fsync",
+                "flag",
+                "what is delivered is on the disk, safe from a power cut too",
+                False,
+                env=("OTELGW_FILE_FSYNC",),
+            ),
+            *_SHAPE,
+        ),
     ),
 )
 

@@ -36,7 +36,7 @@ class ConsoleExporter(Exporter):
             raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name)
         self._stream = sys.stdout if stream is None else stream
-        self._profile = semconv.profile(chosen["semconv"], chosen["form"])
+        self._profile = semconv.profile_of(chosen)
         terminal = self._stream.isatty()
         self._tree = chosen["format"] == "tree" or (chosen["format"] == "auto" and terminal)
         self._color = terminal and chosen["color"]

@@ -146,6 +146,8 @@ def _from_variable(row: Row, option: Option, name: str, text: str) -> Any:
         return parse_headers(text, name)
     if option.kind == "seconds":
         return _milliseconds(name, text)
+    if option.kind == "count" and text.isdecimal():
+        return _checked(row, option, int(text), where=name)
     return _checked(row, option, text, where=name)
 
 

@@ -12,6 +12,7 @@ import time
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ from otelgw_exporters.delivery import (
 )
 from otelgw_exporters.errors import DestinationConfigError
 from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, assemble, split, to_json
-from otelgw_exporters.semconv import profile
+from otelgw_exporters.semconv import DIALECTS, Profile, profile_of
 
 __all__ = ["OtlpGrpcExporter", "OtlpHttpExporter"]
 
@@ -65,7 +66,7 @@ class _OtlpExporter(Exporter):
         password = urlsplit(self._endpoint).password or ""
         self._mask = http.Masked({**self._headers, "": password})
         self._max_bytes: int = self._options["max_request_bytes"]
-        self._encode = Encoder(profile(self._options["semconv"], self._options["form"]).attributes)
+        self._encode = _encoder(profile_of(self._options)).shared()
 
     def _tls(self) -> http.Tls:
         paths = ("certificate", "client_key", "client_certificate")
@@ -99,6 +100,12 @@ class _OtlpExporter(Exporter):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {http.origin(self._endpoint)}>"
+
+
+@lru_cache(maxsize=32)
+def _encoder(profile: Profile) -> Encoder:
+    """Return the encoder that all destinations of a profile share."""
+    return Encoder(profile.attributes, frozenset(DIALECTS[profile.semconv].renames.values()))
 
 
 def _agent() -> str:

@@ -12,11 +12,12 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
@@ -24,18 +25,13 @@ __all__ = ["EncodedSpan", "Encoder", "assemble", "split", "to_json"]
 
 _INT64, _UINT64 = 1 << 63, (1 << 64) - 1
 _DOUBLE = struct.Struct("<d")
-_KINDS = {
-    SpanKind.INTERNAL: Span.SPAN_KIND_INTERNAL,
-    SpanKind.SERVER: Span.SPAN_KIND_SERVER,
-    SpanKind.CLIENT: Span.SPAN_KIND_CLIENT,
-    SpanKind.PRODUCER: Span.SPAN_KIND_PRODUCER,
-    SpanKind.CONSUMER: Span.SPAN_KIND_CONSUMER,
-}
-_CODES = {
-    StatusCode.UNSET: Status.STATUS_CODE_UNSET,
-    StatusCode.OK: Status.STATUS_CODE_OK,
-    StatusCode.ERROR: Status.STATUS_CODE_ERROR,
-}
+_TIMES = struct.Struct("<BQBQ")
+_FLAGS = struct.Struct("<BBI")
+_KINDS = {kind: bytes((0x30, kind.value + 1)) for kind in SpanKind}  # OTLP counts from 1, 0 being unspecified
+_CODES = {StatusCode.UNSET: b"", StatusCode.OK: b"\x18\x01", StatusCode.ERROR: b"\x18\x02"}
+_TRACE_FLAGS = int(SpanFlags.SPAN_FLAGS_TRACE_FLAGS_MASK)
+_HAS_IS_REMOTE = int(SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
+_IS_REMOTE = int(SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
 _PLAIN = frozenset({bool, int, float})
 _SHORT = 40  # characters; longer values are mostly unique
 _OVERHEAD = 8  # bytes of tag and length around a span, at most
@@ -50,12 +46,34 @@ class EncodedSpan(NamedTuple):
 
 
 class Encoder:
-    """Encodes spans; ``shape`` gives the attributes as the destination reads them."""
+    """Encodes spans; ``shape`` gives the attributes as the destination reads them.
 
-    def __init__(self, shape: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+    ``shape`` is asked about one attribute at a time where it may be: it must then treat each one by itself, but for
+    those that it may give a name in ``merged``, which is asked about in the context of all of them.
+
+    An encoder that several destinations share keeps what it has encoded for as long as the span lives.
+    """
+
+    def __init__(
+        self,
+        shape: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        merged: frozenset[str] | None = None,
+    ) -> None:
         self._shape = shape
+        self._merged = merged
+        # Most attributes of a request are those of the one before it. Typed, because 1, 1.0 and True are equal.
+        self._known_pair = lru_cache(maxsize=8192, typed=True)(self._pair)
         # By identity, the object kept alive: hashing an SDK resource serialises all of it.
         self._known: dict[int, tuple[object, bytes]] = {}
+        self._users = 0
+        self._done: WeakKeyDictionary[ReadableSpan, EncodedSpan] | None = None
+
+    def shared(self) -> Encoder:
+        """Return this encoder for one more destination."""
+        self._users += 1
+        if self._users > 1 and self._done is None:
+            self._done = WeakKeyDictionary()
+        return self
 
     def __call__(self, span: ReadableSpan) -> EncodedSpan:
         """Return ``span`` in wire format.
@@ -63,11 +81,33 @@ class Encoder:
         Raises:
             ValueError, TypeError: the span cannot be expressed in OTLP.
         """
-        return EncodedSpan(
-            self._once(span.resource, _resource),
-            self._once(span.instrumentation_scope, _scope),
-            _span(span, self._shape(span.attributes or {})),
+        done = self._done
+        encoded = done.get(span) if done is not None else None
+        if encoded is None:
+            encoded = EncodedSpan(
+                self._once(span.resource, _resource),
+                self._once(span.instrumentation_scope, _scope),
+                _span(span, self._attributes(span.attributes or {})),
+            )
+            if done is not None:
+                done[span] = encoded
+        return encoded
+
+    def _attributes(self, attributes: Mapping[str, Any]) -> bytes:
+        if self._merged is None or not self._merged.isdisjoint(attributes):
+            return _attributes(9, self._shape(attributes))
+        known, pair = self._known_pair, self._pair
+        return b"".join(
+            [
+                known(key, value)
+                if type(value) in _PLAIN or (type(value) is str and len(value) <= _SHORT)
+                else pair(key, value)
+                for key, value in attributes.items()
+            ]
         )
+
+    def _pair(self, key: str, value: Any) -> bytes:
+        return b"".join([_pair(9, name, shaped) for name, shaped in self._shape({key: value}).items()])
 
     def _once(self, value: Any, encode: Callable[[Any], bytes]) -> bytes:
         known = self._known.get(id(value))
@@ -162,27 +202,35 @@ def _scope(scope: Any) -> bytes:
     return encoded + (_field(3, _utf8(scope.schema_url)) if scope.schema_url else b"")
 
 
-def _span(span: ReadableSpan, attributes: Mapping[str, Any]) -> bytes:
+def _span(span: ReadableSpan, attributes: bytes) -> bytes:
+    """Return a Span. Written out by hand, as the attributes are: most of what a destination costs is spent here."""
     context = span.get_span_context()
     if context is None:
         raise ValueError("the span has no context")
-    message = Span(
-        trace_id=context.trace_id.to_bytes(16, "big"),
-        span_id=context.span_id.to_bytes(8, "big"),
-        trace_state=_trace_state(context),
-        name=_text(span.name),
-        kind=_KINDS[span.kind],
-        start_time_unix_nano=span.start_time or 0,
-        end_time_unix_nano=span.end_time or 0,
-        status=Status(code=_CODES[span.status.status_code], message=_text(span.status.description or "")),
-        dropped_attributes_count=span.dropped_attributes,
-        dropped_events_count=span.dropped_events,
-        dropped_links_count=span.dropped_links,
-        flags=_flags(context, span.parent),
-    )
-    if span.parent is not None:
-        message.parent_span_id = span.parent.span_id.to_bytes(8, "big")
-    parts = [message.SerializeToString(), _attributes(9, attributes)]
+    parent = span.parent
+    name, description = _utf8(span.name), span.status.description
+    try:
+        times = _TIMES.pack(0x39, span.start_time or 0, 0x41, span.end_time or 0)
+        flags = _FLAGS.pack(0x85, 0x01, _flags(context, parent))
+    except struct.error:
+        raise ValueError("a time of the span does not fit into 64 bits") from None
+    parts = [
+        b"\x0a\x10",
+        context.trace_id.to_bytes(16, "big"),
+        b"\x12\x08",
+        context.span_id.to_bytes(8, "big"),
+        _field(3, _utf8(state)) if (state := _trace_state(context)) else b"",
+        b"\x22\x08" + parent.span_id.to_bytes(8, "big") if parent is not None else b"",
+        _field(5, name) if name else b"",
+        _KINDS[span.kind],
+        times,
+        _field(15, (_field(2, _utf8(description)) if description else b"") + _CODES[span.status.status_code]),
+        flags,
+        attributes,
+    ]
+    for tag, dropped in ((0x50, span.dropped_attributes), (0x60, span.dropped_events), (0x70, span.dropped_links)):
+        if dropped:
+            parts.append(bytes((tag,)) + _varint(dropped))
     parts += [_field(11, _event(event)) for event in span.events]
     parts += [_field(13, _link(link)) for link in span.links]
     return b"".join(parts)
@@ -214,37 +262,22 @@ def _trace_state(context: SpanContext) -> str:
 
 def _flags(context: SpanContext, remote: SpanContext | None) -> int:
     """The span's W3C trace flags, and whether the context it came from is another process's."""
-    flags = int(context.trace_flags) & SpanFlags.SPAN_FLAGS_TRACE_FLAGS_MASK
-    flags |= SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
-    return flags | (SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK if remote is not None and remote.is_remote else 0)
+    flags = int(context.trace_flags) & _TRACE_FLAGS | _HAS_IS_REMOTE
+    return flags | _IS_REMOTE if remote is not None and remote.is_remote else flags
 
 
 def _attributes(number: int, attributes: Mapping[str, Any]) -> bytes:
-    """Return the repeated KeyValue field ``number``.
-
-    Written out by hand: attributes are most of a span, and protobuf's Python objects take three times as long.
-    """
-    return b"".join(
-        [
-            _known_pair(number, key, value)
-            if type(value) in _PLAIN or (type(value) is str and len(value) <= _SHORT)
-            else _pair(number, key, value)
-            for key, value in attributes.items()
-        ]
-    )
+    """Return the repeated KeyValue field ``number``."""
+    return b"".join([_pair(number, key, value) for key, value in attributes.items()])
 
 
 def _pair(number: int, key: str, value: Any) -> bytes:
     return _field(number, _field(1, _utf8(key)) + _field(2, _any(value)))
 
 
-# Most attributes of a request are those of the one before it. Typed, because 1, 1.0 and True are equal.
-_known_pair = lru_cache(maxsize=8192, typed=True)(_pair)
-
-
 def _any(value: Any) -> bytes:
     """Return an AnyValue: string 1, bool 2, int 3, double 4, array 5, kvlist 6, bytes 7."""
-    if isinstance(value, str):
+    if type(value) is str or isinstance(value, str):
         return _field(1, _utf8(value))
     if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"

@@ -26,7 +26,17 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw_exporters.errors import DestinationConfigError
 
-__all__ = ["CONTENT", "DIALECTS", "FORMS", "Profile", "json_string", "profile", "with_attributes"]
+__all__ = [
+    "BODIES",
+    "CONTENT",
+    "DIALECTS",
+    "FORMS",
+    "Profile",
+    "json_string",
+    "profile",
+    "profile_of",
+    "with_attributes",
+]
 
 # General and HTTP conventions 1.44.
 CLIENT_ADDRESS: Final = "client.address"
@@ -115,10 +125,13 @@ OTELGW_KEY_ALIAS: Final = "otelgw.key.alias"
 OTELGW_KEY_HASH: Final = "otelgw.key.hash"
 OTELGW_METADATA: Final = "otelgw.metadata."  # + the caller's key
 OTELGW_MODEL_ALIAS: Final = "otelgw.model.alias"
+OTELGW_MODEL_ID: Final = "otelgw.model.id"  # the deployment's id, as in the header x-otelgw-model-id
 OTELGW_OVERHEAD_DURATION: Final = "otelgw.overhead.duration"  # seconds
+OTELGW_REQUEST_BODY: Final = "otelgw.request.body"  # the captured JSON; absent where only a part is recorded
 OTELGW_REQUEST_MEDIA_TYPE: Final = "otelgw.request.media_type"  # of a body that is recorded by its hash only
 OTELGW_REQUEST_SHA256: Final = "otelgw.request.sha256"  # of the whole body, where only a part is recorded
 OTELGW_REQUEST_TRUNCATED: Final = "otelgw.request.truncated"
+OTELGW_RESPONSE_BODY: Final = "otelgw.response.body"  # the same; of a stream, the answer that it adds up to
 OTELGW_RESPONSE_MEDIA_TYPE: Final = "otelgw.response.media_type"
 OTELGW_RESPONSE_SHA256: Final = "otelgw.response.sha256"
 OTELGW_RESPONSE_TRUNCATED: Final = "otelgw.response.truncated"
@@ -126,16 +139,18 @@ OTELGW_TAGS: Final = "otelgw.tags"
 OTELGW_TEAM_ALIAS: Final = "otelgw.team.alias"
 OTELGW_TEAM_ID: Final = "otelgw.team.id"
 OTELGW_USAGE_SOURCE: Final = "otelgw.usage.source"  # provider, estimated, none
+OTELGW_VIA: Final = "otelgw.via"  # of a resource: the instances that have passed the span on
 
-CONTENT: Final = frozenset(
-    {
-        GEN_AI_INPUT_MESSAGES,
-        GEN_AI_OUTPUT_MESSAGES,
-        GEN_AI_SYSTEM_INSTRUCTIONS,
-        GEN_AI_TOOL_DEFINITIONS,
-        OTELGW_ERROR_MESSAGE,
-    }
-)
+BODIES: Final = frozenset({OTELGW_REQUEST_BODY, OTELGW_RESPONSE_BODY})
+"""What was said once more, as it was on the wire: for destinations that ask for it."""
+
+CONTENT: Final = BODIES | {
+    GEN_AI_INPUT_MESSAGES,
+    GEN_AI_OUTPUT_MESSAGES,
+    GEN_AI_SYSTEM_INSTRUCTIONS,
+    GEN_AI_TOOL_DEFINITIONS,
+    OTELGW_ERROR_MESSAGE,
+}
 """The attributes that carry what was said or may quote it: the ones that redaction and content gates are about.
 
 A span's status description may quote it too.
@@ -228,10 +243,14 @@ FORMS: Mapping[str, Form] = {"json_string": _as_json, "structured": _as_structur
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a destination reads: a vocabulary and a form for structured values. Calling it gives a span's copy."""
+    """What a destination reads: a vocabulary, a form for structured values, and whether it wants the captured bodies.
+
+    Calling it gives a span's copy.
+    """
 
     semconv: str = "otel"
     form: str = "json_string"
+    bodies: bool = False
 
     def __call__(self, span: ReadableSpan) -> ReadableSpan:
         return with_attributes(span, self.attributes(span.attributes or {}))
@@ -240,6 +259,9 @@ class Profile:
         """Return ``attributes``, named in the newest vocabulary, as the destination reads them."""
         form = FORMS[self.form]
         shaped = {key: form(value) for key, value in attributes.items()}
+        if not self.bodies:
+            for key in BODIES:
+                shaped.pop(key, None)
         dialect = DIALECTS[self.semconv]
         for key in dialect.doubles & shaped.keys():
             shaped[key] = float(shaped[key])
@@ -255,8 +277,8 @@ def _translated(value: Any, words: Mapping[Any, Any]) -> Any:
 
 
 @lru_cache(maxsize=32)
-def profile(semconv: str = "otel", form: str = "json_string") -> Profile:
-    """Return the profile for a destination's ``semconv`` and content form.
+def profile(semconv: str = "otel", form: str = "json_string", *, bodies: bool = False) -> Profile:
+    """Return the profile for a destination's ``semconv`` and content form, with or without the captured bodies.
 
     Raises:
         DestinationConfigError: a name that is not in ``DIALECTS`` or ``FORMS``.
@@ -265,7 +287,12 @@ def profile(semconv: str = "otel", form: str = "json_string") -> Profile:
         raise DestinationConfigError(f"semconv: {semconv!r} is not known; use one of {', '.join(DIALECTS)}")
     if form not in FORMS:
         raise DestinationConfigError(f"content form {form!r} is not known; use one of {', '.join(FORMS)}")
-    return Profile(semconv, form)
+    return Profile(semconv, form, bodies)
+
+
+def profile_of(options: Mapping[str, Any]) -> Profile:
+    """Return the profile that a destination's resolved options ask for: ``semconv``, ``form`` and ``bodies``."""
+    return profile(options["semconv"], options["form"], bodies=options["bodies"])
 
 
 def json_string(span: ReadableSpan) -> ReadableSpan:

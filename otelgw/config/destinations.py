@@ -16,8 +16,8 @@ from typing import Any
 from otelgw.config.context import Context
 from otelgw.config.document import Location
 from otelgw.config.findings import did_you_mean
-from otelgw.config.model import DestinationSection
-from otelgw.config.settings import Destination
+from otelgw.config.model import DestinationSection, SelectionSection
+from otelgw.config.settings import Destination, Selection
 from otelgw.config.vocabulary import MASKING_CALLBACKS, CallbackSettings, LitellmSettings
 from otelgw_exporters import catalog, options
 from otelgw_exporters.errors import DestinationConfigError
@@ -47,6 +47,7 @@ class Wanted:
     content: bool = True
     sampling: str | None = None
     redact: bool = False
+    selection: Selection = field(default_factory=Selection)
 
     @property
     def type(self) -> str:
@@ -106,6 +107,20 @@ def _of_section(item: DestinationSection, location: Location, context: Context) 
         content=item.content,
         sampling=item.sampling if "sampling" in item.model_fields_set else None,
         redact=item.redact_user_api_key_info,
+        selection=_selection(item.select),
+    )
+
+
+def _selection(section: SelectionSection) -> Selection:
+    return Selection(
+        model=tuple(section.model),
+        key=tuple(section.key),
+        team=tuple(section.team),
+        tag=tuple(section.tag),
+        route=tuple(section.route),
+        ratio=section.ratio,
+        slow=section.slow,
+        costly=section.costly,
     )
 
 
@@ -257,6 +272,7 @@ def _resolved(wanted: Wanted, context: Context, sampling: str, *, redact: bool) 
         sampling=wanted.sampling or sampling,
         semconv=str(found.get("semconv", "otel")),
         redact_user_api_key_info=wanted.redact or redact,
+        selection=wanted.selection,
     )
 
 

@@ -75,8 +75,10 @@ class Flags:
         return [item.name for item in fields(cls)]
 
 
-_CONFIGURED = ("serve", "check", "models")
-_BOUND = ("serve", "check")
+_CONFIGURED = ("serve", "check", "models", "collect", "spool")
+_RUNNING = ("serve", "collect")
+_BOUND = ("serve", "check", "spool")
+_SPOOL = ("spool",)
 
 FLAGS: tuple[Flag, ...] = (
     Flag("config", ("--config", "-c", "-config"), "OTELGW_CONFIG", "the config file", "path", commands=_CONFIGURED),
@@ -92,13 +94,14 @@ FLAGS: tuple[Flag, ...] = (
         ("hypercorn", "uvicorn"),
         "hypercorn",
     ),
-    Flag("debug", ("--debug",), "OTELGW_DEBUG", "log at debug level", "switch"),
+    Flag("debug", ("--debug",), "OTELGW_DEBUG", "log at debug level", "switch", commands=_RUNNING),
     Flag(
         "detailed_debug",
         ("--detailed-debug", "--detailed_debug"),
         "OTELGW_DETAILED_DEBUG",
         "the same, in LiteLLM's spelling",
         "switch",
+        commands=_RUNNING,
     ),
     Flag(
         "allow_open",
@@ -125,6 +128,11 @@ FLAGS: tuple[Flag, ...] = (
     Flag("model", ("--model",), "OTELGW_MODEL", "the model to ask; else the first of /v1/models", commands=("test",)),
     Flag("message", ("--message",), "OTELGW_MESSAGE", "what to say", default="hello", commands=("test",)),
     Flag("stream", ("--stream",), "OTELGW_STREAM", "ask for a stream", "switch", commands=("test",)),
+    Flag("show", ("--show",), "OTELGW_SPOOL_SHOW", "the number of one dead letter", "integer", commands=_SPOOL),
+    Flag("redrive", ("--redrive",), "OTELGW_SPOOL_REDRIVE", "send dead letters again", "switch", commands=_SPOOL),
+    Flag("since", ("--from",), "OTELGW_SPOOL_FROM", "replay from then on: 2026-01-31T12:00, or 2h", commands=_SPOOL),
+    Flag("until", ("--to",), "OTELGW_SPOOL_TO", "replay up to then; else up to now", commands=_SPOOL),
+    Flag("destination", ("--destination",), "OTELGW_SPOOL_DESTINATION", "the destination's name", commands=_SPOOL),
     Flag("timeout", ("--timeout",), "OTELGW_TIMEOUT", "seconds to wait", "integer", default="60", commands=("test",)),
 )
 
@@ -134,6 +142,13 @@ COMMANDS: tuple[Command, ...] = (
     Command("test", "send one request to a running gateway and print the answer, the trace id and the headers"),
     Command("models", "list the models of the config, their providers and prices"),
     Command("destinations", "list the destinations, or show one with its options and variables", "name"),
+    Command("collect", "receive spans from other applications by OTLP and deliver them, without a gateway"),
+    Command(
+        "spool",
+        "show what is not delivered yet, list dead letters or send them again, replay what was delivered",
+        "action",
+        ("status", "dead-letters", "replay"),
+    ),
     Command("schema", "print the JSON Schema of the config file"),
     Command("completion", "print the completion script of a shell", "shell", ("bash", "zsh", "fish"), optional=False),
 )

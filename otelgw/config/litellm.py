@@ -13,7 +13,8 @@ from otelgw.config.document import Location
 from otelgw.config.findings import did_you_mean
 from otelgw.config.flags import Flags
 from otelgw.config.model import DestinationSection, OtelgwSection
-from otelgw.config.settings import Auth, Deployment, Destination, Limits, Settings, Timeouts, Tracing
+from otelgw.config.receiver import address, receiver
+from otelgw.config.settings import Auth, Deployment, Destination, Limits, Receiver, Settings, Spool, Timeouts, Tracing
 from otelgw.config.vocabulary import (
     ACCESS_CONTROLS,
     GENERAL_IGNORED,
@@ -47,10 +48,11 @@ _MEBIBYTE = 1024 * 1024
 _COLLECTOR_SECTIONS = {"receivers", "exporters", "service"}
 
 
-def settings(context: Context, flags: Flags, *, configured: bool) -> Settings:
+def settings(context: Context, flags: Flags, *, configured: bool, collecting: bool = False) -> Settings:
     """Return the settings of ``context.document``; every problem is in ``context.findings``.
 
-    ``configured`` says that there is a config file; without one the defaults include the console.
+    ``configured`` says that there is a config file; without one the defaults include the console. ``collecting`` says
+    that there is a receiver and no gateway: models and the gateway's own address do not matter.
     """
     document, findings = context.document, context.findings
     data = document.data
@@ -65,8 +67,10 @@ def settings(context: Context, flags: Flags, *, configured: bool) -> Settings:
 
     environment = env.read(context.environment, findings)
     master_key = _master_key(general, context)
-    server = bind.server(section, flags, context, json_logs=litellm.json_logs, open_door=not master_key)
-    found = _deployments(data.get("model_list"), section, litellm, general, router, context)
+    server = bind.server(
+        section, flags, context, json_logs=litellm.json_logs, open_door=not master_key and not collecting
+    )
+    found = () if collecting else _deployments(data.get("model_list"), section, litellm, general, router, context)
     sampled = environment.sampler is not None or "sampler" in section.model_fields_set
     targets = destinations(
         litellm,
@@ -78,11 +82,15 @@ def settings(context: Context, flags: Flags, *, configured: bool) -> Settings:
         sampling="parent" if sampled else "all",
     )
     tracing = _tracing(section, environment, litellm, targets, context)
+    incoming = receiver(section, targets, context, always=collecting)
+    if collecting and tracing.disabled:
+        context.findings.error((), "there is nothing to collect for: add a destination, and unset OTEL_SDK_DISABLED")
     return Settings(
         server=server,
-        state_dir=bind.state_dir(section, server.port, context),
+        state_dir=bind.state_dir(section, _port(incoming) if collecting else server.port, context),
         deployments=found,
         destinations=targets,
+        receiver=incoming,
         auth=Auth(
             master_key_sha256=hashlib.sha256(master_key.encode()).hexdigest() if master_key else "",
             cors_allow_origins=tuple(dict.fromkeys(general.cors_allow_origins)),
@@ -91,6 +99,7 @@ def settings(context: Context, flags: Flags, *, configured: bool) -> Settings:
         ),
         tracing=tracing,
         limits=_limits(section, general),
+        spool=Spool(**section.spool.model_dump()),
         proxies=_proxies(context),
         pass_through=tuple(dict.fromkeys(general.pass_through)),
         source=document.source if configured else "",
@@ -98,6 +107,12 @@ def settings(context: Context, flags: Flags, *, configured: bool) -> Settings:
         ignored=findings.ignored,
         not_enforced=findings.not_enforced,
     )
+
+
+def _port(incoming: Receiver | None) -> int:
+    """Return the port that tells one receiver's state directory from another's."""
+    bound = (incoming.grpc or incoming.http) if incoming is not None else ""
+    return address(bound).port if bound else 0
 
 
 def _top_level(data: dict[str, Any], context: Context) -> None:

@@ -26,20 +26,29 @@ class Outcome(NamedTuple):
     findings: Findings
 
 
-def load(path: str | None, environment: Mapping[str, str], flags: Flags | None = None) -> Settings:
+def load(
+    path: str | None, environment: Mapping[str, str], flags: Flags | None = None, *, collecting: bool = False
+) -> Settings:
     """Return the settings of the config file at ``path``, or of ``OTELGW_CONFIG``, or of the environment alone.
+
+    ``collecting`` asks for those of a receiver without a gateway.
 
     Raises:
         ConfigError: with every problem that the file and the environment have.
     """
-    settings, findings = examine(path, environment, flags)
+    settings, findings = examine(path, environment, flags, prices=not collecting, collecting=collecting)
     if findings.errors:
         raise ConfigError(list(findings.errors))
     return settings
 
 
 def examine(
-    path: str | None, environment: Mapping[str, str], flags: Flags | None = None, *, prices: bool = True
+    path: str | None,
+    environment: Mapping[str, str],
+    flags: Flags | None = None,
+    *,
+    prices: bool = True,
+    collecting: bool = False,
 ) -> Outcome:
     """Return the settings together with everything found; ``prices=False`` leaves the slow price list unread.
 
@@ -57,7 +66,8 @@ def examine(
     merged = _over(variables, environment)
     merged = _over(_declared(parsed, merged, findings), merged)
     context = Context(parsed, findings, References(merged, findings), merged, prices)
-    return Outcome(litellm.settings(context, flags, configured=source is not None), findings)
+    found = litellm.settings(context, flags, configured=source is not None, collecting=collecting)
+    return Outcome(found, findings)
 
 
 def _read(path: Path) -> bytes:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from otelgw.config.settings import Limits, Server, Timeouts, Tracing
+from otelgw.config.settings import Limits, Receiver, Server, Spool, Timeouts, Tracing
 
 __all__ = [
     "AuthSection",
@@ -19,14 +19,18 @@ __all__ = [
     "DestinationSection",
     "LimitsSection",
     "OtelgwSection",
+    "ReceiverSection",
     "Section",
+    "SelectionSection",
     "ServerSection",
+    "SpoolSection",
     "TimeoutsSection",
     "names_list",
     "one_or_more",
 ]
 
-_SERVER, _TIMEOUTS, _LIMITS, _TRACING = Server(), Timeouts(), Limits(), Tracing()
+_SERVER, _TIMEOUTS, _LIMITS, _TRACING, _RECEIVER = Server(), Timeouts(), Limits(), Tracing(), Receiver()
+_SPOOL = Spool()
 
 DAY = 86_400.0
 
@@ -181,6 +185,14 @@ class LimitsSection(Section):
     request_body_rate: Annotated[int, Field(ge=0, le=2**30)] = Field(
         default=_LIMITS.request_body_rate, description="Bytes a second that a request body must reach; 0 is no bound."
     )
+    request_head: Seconds = Field(
+        default=_LIMITS.request_head,
+        description="Seconds for the head of a request, and for a connection's first byte.",
+    )
+    response_idle: Seconds = Field(
+        default=_LIMITS.response_idle,
+        description="Seconds after which a caller that takes no byte of its answer is cut.",
+    )
     upstream_connections: Count = Field(
         default=_LIMITS.upstream_connections, description="Connections to one upstream origin from one worker."
     )
@@ -195,6 +207,34 @@ class LimitsSection(Section):
     h2_reset_window: Seconds = Field(default=_LIMITS.h2_reset_window, description="Seconds.")
 
 
+class SpoolSection(Section):
+    """The durable queue between the gateway and the destinations: see [the spool](spool.md)."""
+
+    fsync: bool = Field(
+        default=_SPOOL.fsync,
+        description="Hold an answer's last byte until its record is on the disk: safe from power loss, too.",
+    )
+    intents: bool = Field(
+        default=_SPOOL.intents,
+        description="Note requests when they are routed, so that those in flight when a worker is killed are traced.",
+    )
+    retention: Annotated[float, Field(ge=0, le=365 * DAY)] = Field(
+        default=_SPOOL.retention,
+        description="Seconds that delivered records are kept for `otelgw spool replay`; 0 deletes them at once.",
+    )
+    disk_cap: Annotated[int, Field(ge=1024 * 1024, le=2**50)] = Field(
+        default=_SPOOL.disk_cap,
+        description="Bytes. Beyond it the oldest delivered records go first, then the oldest undelivered, counted.",
+    )
+    dead_letter_cap: Annotated[int, Field(ge=0, le=2**40)] = Field(
+        default=_SPOOL.dead_letter_cap, description="Bytes of records kept for dead letters; the oldest go first."
+    )
+    retry_limit: Annotated[float, Field(ge=0, le=365 * DAY)] = Field(
+        default=_SPOOL.retry_limit,
+        description="Seconds after which a batch that is tried in vain becomes dead letters; 0 is never.",
+    )
+
+
 class AuthSection(Section):
     """Besides ``general_settings.master_key``."""
 
@@ -205,6 +245,29 @@ class AuthSection(Section):
     )
 
 
+class ReceiverSection(Section):
+    """Spans from other applications, by OTLP: they go to the same destinations. The section's presence turns it on."""
+
+    grpc: Annotated[str, BeforeValidator(_off)] = Field(
+        default=_RECEIVER.grpc, description="`host:port` for OTLP over gRPC, or `off`."
+    )
+    http: Annotated[str, BeforeValidator(_off)] = Field(
+        default=_RECEIVER.http, description="`host:port` for OTLP over HTTP, path `/v1/traces`, or `off`."
+    )
+    token: str | None = Field(
+        default=None, description="A bearer token that senders must give. Required beyond loopback."
+    )
+    ssl_certfile: str | None = Field(
+        default=None,
+        description="TLS certificate chain in PEM, relative to the config file.",
+    )
+    ssl_keyfile: str | None = Field(default=None, description="TLS private key in PEM, relative to the config file.")
+    max_request_bytes: Annotated[int, Field(ge=1024, le=60 * 1024 * 1024)] = Field(
+        default=_RECEIVER.max_request_bytes, description="Bytes of one request, on the wire and decompressed."
+    )
+    allow_open: bool = Field(default=False, description="Listen beyond loopback without a `token`.")
+
+
 class CaptureHeaders(Section):
     """Header names to record on spans, one list for each direction. Headers with credentials are never recorded."""
 
@@ -212,6 +275,23 @@ class CaptureHeaders(Section):
     response: HeaderNames = Field(default_factory=list, description="Headers of answers to callers.")
     upstream_request: HeaderNames = Field(default_factory=list, description="Request headers sent upstream.")
     upstream_response: HeaderNames = Field(default_factory=list, description="Upstreams' answer headers.")
+
+
+class SelectionSection(Section):
+    """Which requests a destination gets. Names are patterns with `*` and `?`; an empty list means any."""
+
+    model: Names = Field(default_factory=list, description="The model that was asked for, or the one that answered.")
+    key: Names = Field(default_factory=list, description="Key aliases, or SHA-256 hashes of keys in hex.")
+    team: Names = Field(default_factory=list, description="Team ids or aliases.")
+    tag: Names = Field(default_factory=list, description="Tags of the request's metadata; one that fits is enough.")
+    route: Names = Field(default_factory=list, description="Routes, such as `/v1/chat/completions`.")
+    ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="The share of traces that is sent; the same traces for every destination."
+    )
+    slow: Seconds | None = Field(default=None, description="Seconds; what took as long is sent whatever `ratio` says.")
+    costly: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="USD; what cost as much is sent whatever `ratio` says. Failures always are."
+    )
 
 
 class DestinationSection(Section):
@@ -232,6 +312,7 @@ class DestinationSection(Section):
     redact_user_api_key_info: bool = Field(
         default=False, description="Leave out who called: the key's hash and alias, user, team."
     )
+    select: SelectionSection = Field(default=SelectionSection(), description="Which requests are sent there.")
 
     @model_validator(mode="before")
     @classmethod
@@ -258,9 +339,14 @@ class OtelgwSection(Section):
     server: ServerSection = Field(default=ServerSection(), description="How callers reach the gateway.")
     timeouts: TimeoutsSection = Field(default=TimeoutsSection(), description="Of calls to upstreams, seconds.")
     limits: LimitsSection = Field(default=LimitsSection(), description="Bounds on sizes, rates and counts.")
+    spool: SpoolSection = Field(default=SpoolSection(), description="The queue between gateway and destinations.")
     auth: AuthSection = Field(default=AuthSection(), description="Besides `general_settings.master_key`.")
     destinations: list[DestinationSection] = Field(
         default_factory=list, description="Where spans go, besides LiteLLM's callbacks; any number."
+    )
+    receiver: ReceiverSection = Field(
+        default=ReceiverSection(),
+        description="Spans from other applications. Off unless the section is there; `otelgw collect` always has it.",
     )
     content: bool = Field(
         default=True,

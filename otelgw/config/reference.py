@@ -116,7 +116,7 @@ def _section(name: str, model: type[BaseModel], level: int = 3) -> Iterator[str]
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Section):
             below.append((f"{name}.{key}", annotation))
-            kind, default = f"[section](#{f'{name}.{key}'.lower().replace('.', '')})", ""
+            kind, default = f"[section](#{f'{name}.{key}'.lower().replace('.', '').replace('[]', '')})", ""
         rows.append((f"`{key}`", kind, field.description or "", default))
     yield from _table(("key", "type", "meaning", "default"), rows)
     for child, section in below:

@@ -17,6 +17,7 @@ __all__ = [
     "Deployment",
     "Destination",
     "Limits",
+    "Receiver",
     "Server",
     "Settings",
     "Timeouts",
@@ -49,6 +50,8 @@ class Limits:
     capture_memory: int = 256 * 1024 * 1024  # of all captures in flight in one worker
     request_body_idle: float = 30.0  # seconds without a byte of the request body
     request_body_rate: int = 1024  # bytes a second that a request body must reach after the idle time has passed
+    request_head: float = 15.0  # seconds for the head of a request, and for a new connection's first byte
+    response_idle: float = 300.0  # seconds in which a caller that does not read takes no byte of its answer
     upstream_connections: int = 1000  # per origin and worker
     upstream_keepalive: float = 4.0  # seconds an idle upstream connection is kept
     h2_streams: int = 100
@@ -93,6 +96,24 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """Which requests a destination gets; an empty list means any. Patterns have ``*`` and ``?``.
+
+    Of what is selected the share ``ratio`` is sent, the same traces everywhere; failed requests, those that took
+    ``slow`` seconds and those that cost ``costly`` USD are always sent.
+    """
+
+    model: tuple[str, ...] = ()  # the alias that was asked for, or the model's name
+    key: tuple[str, ...] = ()  # the key's alias or its SHA-256 in hex
+    team: tuple[str, ...] = ()  # the team's id or alias
+    tag: tuple[str, ...] = ()
+    route: tuple[str, ...] = ()  # such as /v1/chat/completions
+    ratio: float = 1.0
+    slow: float | None = None
+    costly: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
     """One destination instance, named ``type/name`` (or ``type``).
 
@@ -108,6 +129,19 @@ class Destination:
     sampling: str = "all"
     semconv: str = "otel"
     redact_user_api_key_info: bool = False  # who called (key hash and alias, user, team) is left out
+    selection: Selection = Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """The durable queue between the workers and the pipeline. Bytes and seconds."""
+
+    fsync: bool = False  # an answer's last byte waits until its record is on the disk
+    intents: bool = True  # requests in flight are on record before they end
+    retention: float = 86_400.0  # of delivered records; 0: deleted at once
+    disk_cap: int = 2 * 1024 * 1024 * 1024
+    dead_letter_cap: int = 256 * 1024 * 1024
+    retry_limit: float = 0.0  # a batch that has been tried for so long becomes dead letters; 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +196,18 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Receiver:
+    """Where other applications send their spans by OTLP. Addresses are ``host:port``; an empty one is off."""
+
+    grpc: str = "127.0.0.1:4317"
+    http: str = "127.0.0.1:4318"
+    token_sha256: str = field(default="", repr=False)  # of the bearer token; empty: none is asked for
+    certfile: str | None = None
+    keyfile: str | None = None
+    max_request_bytes: int = 16 * 1024 * 1024  # on the wire and decompressed
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a worker or the pipeline needs."""
 
@@ -169,9 +215,11 @@ class Settings:
     state_dir: str = ""
     deployments: tuple[Deployment, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    receiver: Receiver | None = None
     auth: Auth = Auth()
     tracing: Tracing = Tracing()
     limits: Limits = Limits()
+    spool: Spool = Spool()
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)  # HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY
     pass_through: tuple[str, ...] = ()  # of "files", "batches", "uploads", "vector_stores", "fine_tuning"
     source: str = ""  # the config file's path, for messages

@@ -166,7 +166,7 @@ class LitellmSettings(Vocabulary):
     failure_callback: Names | None = Field(default=None, description=f"{_EVENTS}. Failures are sent.")
     turn_off_message_logging: bool = Field(default=False, description="Record no prompts and answers anywhere.")
     global_disable_no_log_param: bool = Field(
-        default=False, description="Record also requests whose body says `\"no-log\": true`."
+        default=False, description='Record also requests whose body says `"no-log": true`.'
     )
     redact_user_api_key_info: bool = Field(
         default=False, description="Leave who called (key hash and alias, user, team) out of every destination."

@@ -9,7 +9,16 @@ from otelgw.dialects import parts
 from otelgw.dialects.fields import mapping, mappings, string
 from otelgw.dialects.parts import Part
 
-__all__ = ["ERROR", "UNREAD", "assistant_parts", "finish_reason", "in_order", "output_message", "reasons_of"]
+__all__ = [
+    "ERROR",
+    "UNREAD",
+    "assistant_parts",
+    "finish_reason",
+    "in_order",
+    "output_message",
+    "reasons_of",
+    "reported",
+]
 
 ERROR = "error"
 UNREAD = "unknown"  # the reason stands in the part of a body that was not recorded
@@ -32,20 +41,25 @@ _REASON = re.compile(rb'"finish_reason"\s*:\s*"([a-z_]{1,32})"')
 
 
 def finish_reason(given: Any) -> str:
-    """Return the conventions' word for a finish reason; ``error`` for one that never arrived."""
+    """Return the word of the message schemas for a finish reason; ``error`` for one that never arrived."""
     reason = string(given)
     return _REASONS.get(reason, reason) if reason else ERROR
 
 
+def reported(given: Any) -> str:
+    """Return a finish reason in the provider's own word; ``error`` for one that never arrived."""
+    return string(given) or ERROR
+
+
 def reasons_of(choices: list[dict[str, Any]], tail: bytes) -> list[str]:
     """Return the finish reason of each choice; where the middle of a body is missing, ``tail`` may still tell it."""
-    reasons = [finish_reason(choice.get("finish_reason")) for choice in choices]
+    reasons = [reported(choice.get("finish_reason")) for choice in choices]
     if not tail or ERROR not in reasons:
         return reasons
     beyond = _REASON.findall(tail)
     if len(reasons) == len(beyond) == 1:
-        return [finish_reason(beyond[0].decode())]
-    return [finish_reason(choice.get("finish_reason") or UNREAD) for choice in choices]
+        return [beyond[0].decode()]
+    return [reported(choice.get("finish_reason") or UNREAD) for choice in choices]
 
 
 def in_order(choices: Any) -> list[dict[str, Any]]:

@@ -8,9 +8,11 @@ from typing import Any
 from otelgw.dialects.fields import mapping, mappings, string
 from otelgw.dialects.parts import joined_base64
 
-__all__ = ["StreamedChoice", "StreamedChoices"]
+__all__ = ["StreamedAnswer", "grow"]
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+_PLACED = frozenset({"index", "delta", "finish_reason"})  # fields of a choice that are kept by themselves
+_NAMES = ("id", "created", "model", "system_fingerprint")
 
 
 class _Call:
@@ -40,10 +42,21 @@ class _Call:
         return {"id": self.id, "type": "function", "function": {"name": name, "arguments": given}}
 
 
-class StreamedChoice:
+class _Choice:
     """One choice under construction; ``finish_reason`` is None until it arrives."""
 
-    __slots__ = ("_audio", "_calls", "_function", "_items", "_last", "_texts", "finish_reason", "role")
+    __slots__ = (
+        "_audio",
+        "_beside",
+        "_calls",
+        "_function",
+        "_items",
+        "_last",
+        "_others",
+        "_texts",
+        "finish_reason",
+        "role",
+    )
 
     def __init__(self) -> None:
         self.role = ""
@@ -54,8 +67,18 @@ class StreamedChoice:
         self._last: _Call | None = None
         self._function: _Call | None = None
         self._audio: dict[str, list[str]] = {}
+        self._others: dict[str, Any] = {}  # what else the message holds
+        self._beside: dict[str, Any] = {}  # what else the choice holds
 
-    def add(self, delta: dict[str, Any]) -> None:
+    def add(self, piece: dict[str, Any]) -> None:
+        """Take one of a chunk's ``choices``."""
+        for key, value in piece.items():
+            if key not in _PLACED:
+                grow(self._beside, key, value)
+        self.finish_reason = piece.get("finish_reason") or self.finish_reason
+        self._add_delta(mapping(piece.get("delta")))
+
+    def _add_delta(self, delta: dict[str, Any]) -> None:
         for key, value in delta.items():
             if value is None:
                 continue
@@ -71,6 +94,8 @@ class StreamedChoice:
             elif key == "function_call":
                 self._function = self._function or _Call()
                 self._function.add({"function": value})
+            else:
+                grow(self._others, key, value)
 
     def _add_text(self, key: str, value: Any) -> None:
         if isinstance(value, str):
@@ -109,7 +134,7 @@ class StreamedChoice:
 
     def message(self) -> dict[str, Any]:
         """Return the message as ``choices[].message`` of an answer that is not streamed."""
-        whole: dict[str, Any] = {"role": self.role or "assistant"}
+        whole: dict[str, Any] = {"role": self.role or "assistant", **self._others}
         whole |= {key: "".join(pieces) for key, pieces in self._texts.items()}
         if self._items:
             whole["content"] = _merged(self._items)
@@ -125,25 +150,70 @@ class StreamedChoice:
             }
         return whole
 
+    def whole(self, index: int, message: dict[str, Any]) -> dict[str, Any]:
+        """Return the choice around its ``message``, as one of ``choices`` of an answer that is not streamed."""
+        said = {"role": message["role"], "content": message.get("content")} | message
+        return {"index": index, "message": said, "finish_reason": self.finish_reason} | self._beside
 
-class StreamedChoices:
-    """The choices of a streamed answer, by index."""
 
-    __slots__ = ("_choices",)
+class StreamedAnswer:
+    """The chunks of a streamed answer, put together."""
+
+    __slots__ = ("_choices", "_head", "_named", "_usage")
 
     def __init__(self) -> None:
-        self._choices: dict[int, StreamedChoice] = {}
+        self._choices: dict[int, _Choice] = {}
+        self._head: dict[str, Any] = {}
+        self._named: dict[str, Any] = {}
+        self._usage: Any = None
 
-    def at(self, choice: dict[str, Any], position: int) -> StreamedChoice:
-        index = choice.get("index")
-        place = index if type(index) is int else position
-        found = self._choices.get(place)
-        if found is None:
-            found = self._choices[place] = StreamedChoice()
-        return found
+    def add(self, chunk: dict[str, Any]) -> None:
+        self._head |= chunk
+        if not self._named.get("id") and chunk.get("id"):  # Azure's first and last chunks have no names
+            self._named = chunk
+        self._usage = chunk.get("usage") or self._usage
+        for position, piece in enumerate(mappings(chunk.get("choices"))):
+            index = piece.get("index")
+            place = index if type(index) is int else position
+            choice = self._choices.get(place)
+            if choice is None:
+                choice = self._choices[place] = _Choice()
+            choice.add(piece)
 
-    def in_order(self) -> list[StreamedChoice]:
-        return [self._choices[index] for index in sorted(self._choices)]
+    def messages(self) -> list[dict[str, Any]]:
+        """Return the message of each choice, in the order of their indexes."""
+        return [self._choices[index].message() for index in sorted(self._choices)]
+
+    def reasons(self) -> list[Any]:
+        """Return the finish reason of each choice, None where it never arrived."""
+        return [self._choices[index].finish_reason for index in sorted(self._choices)]
+
+    def answer(self, messages: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """Return the answer around its ``messages`` as it would have been without streaming; None without a choice."""
+        if not messages:
+            return None
+        whole = self._head | {key: self._named[key] for key in _NAMES if self._named.get(key)}
+        whole.pop("error", None)
+        places = zip(sorted(self._choices), messages, strict=True)
+        whole |= {
+            "object": "chat.completion",
+            "choices": [self._choices[index].whole(index, message) for index, message in places],
+        }
+        if self._usage is not None:
+            whole["usage"] = self._usage
+        return whole
+
+
+def grow(held: dict[str, Any], key: str, value: Any) -> None:
+    """Add a piece of a field that is not known here: lists and mappings grow, of anything else the last one counts."""
+    known = held.get(key)
+    if isinstance(known, list) and isinstance(value, list):
+        known += value
+    elif isinstance(known, dict) and isinstance(value, dict):
+        for name, piece in value.items():
+            grow(known, name, piece)
+    elif value is not None or key not in held:
+        held[key] = value
 
 
 def _merged(items: list[Any]) -> list[Any]:

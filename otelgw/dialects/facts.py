@@ -44,6 +44,7 @@ class Facts:
     ``gen_ai.input.messages``, ``gen_ai.output.messages``, ``gen_ai.system_instructions`` and
     ``gen_ai.tool.definitions`` in the shapes of the GenAI semantic conventions' JSON schemas. ``error_type`` is set
     when the answer itself reports an error (an SSE error event); ``complete`` is False for a stream without its end.
+    ``answer`` is what a streamed answer would have been without streaming, None for any other.
     """
 
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Facts:
     error_type: str = ""
     error_message: str = ""
     complete: bool = True
+    answer: Mapping[str, Any] | None = None
 
 
 NOTHING = Facts()

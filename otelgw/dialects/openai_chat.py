@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from otelgw.dialects import document, labels, parts, sse, tools
-from otelgw.dialects.choices import UNREAD, assistant_parts, finish_reason, in_order, output_message, reasons_of
-from otelgw.dialects.deltas import StreamedChoices
+from otelgw.dialects.choices import UNREAD, assistant_parts, in_order, output_message, reasons_of, reported
+from otelgw.dialects.deltas import StreamedAnswer
 from otelgw.dialects.facts import NOTHING, Facts, Usage
 from otelgw.dialects.failure import NO_FAILURE, Failure, read_failure
 from otelgw.dialects.fields import (
@@ -128,7 +128,7 @@ def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes =
 def _read_stream(body: bytes, tail: bytes) -> Facts:
     attributes: dict[str, Any] = {}
     unknown = RESPONSE
-    choices = StreamedChoices()
+    streamed = StreamedAnswer()
     usage: Usage | None = None
     failure = NO_FAILURE
     done = False
@@ -145,17 +145,15 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
             attributes |= taken(chunk, unknown)
             unknown = tuple(row for row in unknown if row[1] not in attributes)
         usage = read_usage(chunk.get("usage") or mapping(chunk.get("x_groq")).get("usage")) or usage
-        for position, given in enumerate(mappings(chunk.get("choices"))):
-            choice = choices.at(given, position)
-            choice.add(mapping(given.get("delta")))
-            choice.finish_reason = given.get("finish_reason") or choice.finish_reason
-    found = choices.in_order()
-    messages = [output_message(choice.message(), choice.finish_reason) for choice in found]
-    if found:
-        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = [finish_reason(choice.finish_reason) for choice in found]
-    content = {semconv.GEN_AI_OUTPUT_MESSAGES: messages} if messages else {}
-    ended = done or (bool(found) and all(choice.finish_reason for choice in found))
-    return Facts(attributes, content, usage, failure.type, failure.message, complete=ended)
+        streamed.add(chunk)
+    messages = streamed.messages()
+    reasons = streamed.reasons()
+    if reasons:
+        attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = [reported(reason) for reason in reasons]
+    said = [output_message(message, reason) for message, reason in zip(messages, reasons, strict=True)]
+    content = {semconv.GEN_AI_OUTPUT_MESSAGES: said} if said else {}
+    ended = done or (bool(reasons) and all(reasons))
+    return Facts(attributes, content, usage, failure.type, failure.message, ended, streamed.answer(messages))
 
 
 def _failure_in(event: sse.Event, chunk: Any) -> Failure:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from otelgw.dialects import document, labels, parts, sse
-from otelgw.dialects.choices import UNREAD, finish_reason, in_order, reasons_of
+from otelgw.dialects.choices import UNREAD, finish_reason, in_order, reasons_of, reported
+from otelgw.dialects.deltas import grow
 from otelgw.dialects.facts import NOTHING, Facts, Usage
 from otelgw.dialects.failure import NO_FAILURE, read_failure
 from otelgw.dialects.fields import RESPONSE, mappings, string, taken
@@ -14,6 +16,8 @@ from otelgw.dialects.usage import read_usage
 from otelgw_exporters import semconv
 
 __all__ = ["read_request", "read_response"]
+
+_PLACED = frozenset({"index", "text", "finish_reason"})  # fields of a choice that are kept by themselves
 
 
 def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:  # noqa: ARG001
@@ -52,6 +56,8 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
     usage: Usage | None = None
     failure = NO_FAILURE
     done = False
+    head: dict[str, Any] = {}
+    beside: dict[int, dict[str, Any]] = {}
     for event in sse.events(body, tail):
         done = done or event.data == sse.DONE
         chunk = document.value_of(event.data)
@@ -59,16 +65,27 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
             continue
         failure = failure if failure.type else read_failure(chunk)
         attributes = taken(chunk, RESPONSE) | attributes
+        head |= {key: value for key, value in chunk.items() if value is not None and key not in ("choices", "error")}
         usage = read_usage(chunk.get("usage")) or usage
         for position, choice in enumerate(mappings(chunk.get("choices"))):
             index = choice.get("index")
             place = index if type(index) is int else position
             texts.setdefault(place, []).append(string(choice.get("text")) or "")
             reasons[place] = choice.get("finish_reason") or reasons.get(place)
+            for key, value in choice.items():
+                if key not in _PLACED:
+                    grow(beside.setdefault(place, {}), key, value)
     places = sorted(texts)
     ended = done or (bool(places) and all(reasons[place] for place in places))
     found = ["".join(texts[place]) for place in places]
-    return _facts(attributes, found, [finish_reason(reasons[place]) for place in places], usage, failure, ended)
+    facts = _facts(attributes, found, [reported(reasons[place]) for place in places], usage, failure, ended)
+    if not places:
+        return facts
+    said = [
+        {"index": place, "text": text, "finish_reason": reasons[place]} | beside.get(place, {})
+        for place, text in zip(places, found, strict=True)
+    ]
+    return replace(facts, answer=head | {"object": "text_completion", "choices": said})
 
 
 def _facts(
@@ -77,7 +94,7 @@ def _facts(
     if texts and UNREAD not in reasons:
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = reasons
     messages = [
-        {"role": "assistant", "parts": parts.from_content(said), "finish_reason": reason}
+        {"role": "assistant", "parts": parts.from_content(said), "finish_reason": finish_reason(reason)}
         for said, reason in zip(texts, reasons, strict=True)
     ]
     content = {semconv.GEN_AI_OUTPUT_MESSAGES: messages} if messages else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from otelgw.dialects import document, labels, parts, sse, tools
@@ -113,7 +114,8 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
         if data.get("type") == "error" or isinstance(data.get("error"), dict):
             failure = read_failure(data)
     answer = streamed.response()
-    return _facts(answer, failure if failure.type else read_failure(answer), ended=streamed.ended, cut=False)
+    facts = _facts(answer, failure if failure.type else read_failure(answer), ended=streamed.ended, cut=False)
+    return replace(facts, answer=answer or None)
 
 
 def _facts(answer: dict[str, Any], failure: Failure, *, ended: bool, cut: bool) -> Facts:

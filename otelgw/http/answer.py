@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import otelgw
-from otelgw.errors import GatewayError, error_body
+from otelgw.errors import GatewayError
 from otelgw.http.exchange import Exchange, call_id_of
 
-__all__ = ["Send", "begin_refusal", "end_refusal", "gateway_headers", "refusal_headers", "send_whole", "untraced"]
+__all__ = ["Send", "gateway_headers", "refusal_headers", "refuse", "send_whole", "untraced"]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
@@ -90,22 +90,28 @@ async def send_whole(
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def begin_refusal(send: Send, exchange: Exchange, error: GatewayError) -> None:
-    """Send all bytes of an answer with the error's status and OpenAI's error JSON; an empty last part ends it."""
-    body = error_body(error)
+async def refuse(
+    send: Send,
+    exchange: Exchange,
+    error: GatewayError,
+    body: bytes,
+    rest: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Answer with the error's status and ``body``, its OpenAI error JSON.
+
+    ``rest`` reads what the caller is still sending; it runs when all bytes of the answer are out and before its end,
+    because a connection that is closed with unread bytes takes the answer with it.
+    """
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         *refusal_headers(exchange, error),
     ]
-    exchange.sent_bytes = len(body)
     await send({"type": "http.response.start", "status": error.answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def end_refusal(send: Send) -> None:
-    """End what ``begin_refusal`` began."""
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await send({"type": "http.response.body", "body": body, "more_body": rest is not None})
+    if rest is not None:
+        await rest()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def untraced(scope: MutableMapping[str, Any], send: Send) -> Send:

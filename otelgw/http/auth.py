@@ -71,7 +71,7 @@ class Authenticator:
             RequestRefused: 401 for a missing or wrong key; 403 for a foreign Host or Origin without a master key.
         """
         if not self._master:
-            self._guard(headers)
+            self.guard(headers)
             return ANYBODY
         key = given_key(headers)
         digest = hashlib.sha256(key).digest()
@@ -80,7 +80,12 @@ class Authenticator:
         reason = "The key is not known." if key else "A key is needed."
         raise RequestRefused("unauthorized", f"{reason} Send it as Authorization: Bearer <key>.")
 
-    def _guard(self, headers: Mapping[bytes, bytes]) -> None:
+    def guard(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse what only a web page would send, under a name that is not this machine's or from a foreign Origin.
+
+        Raises:
+            RequestRefused: 403 forbidden.
+        """
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if host and not self._any_host and name.strip("[]") not in self._hosts and not is_loopback(name):

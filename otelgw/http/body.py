@@ -141,5 +141,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     if not reader.eof:
         raise RequestRefused("invalid_request", f"The {name} body ends too early.")
     if reader.unused_data:
-        raise RequestRefused("invalid_request", f"Bytes follow the end of the {name} data; compress the body in one go.")
+        raise RequestRefused(
+            "invalid_request", f"Bytes follow the end of the {name} data; compress the body in one go."
+        )
     return plain

@@ -26,9 +26,10 @@ import httpx
 
 from otelgw.config.settings import Limits, Timeouts
 from otelgw.errors import RequestRefused
-from otelgw.http.connection import Connection, Origin, Patience, RoundTrip
+from otelgw.http.connection import Connection, Origin, Patience
 from otelgw.http.pool import Dialer, Pool
 from otelgw.http.proxy import Proxies, Proxy
+from otelgw.http.roundtrip import RoundTrip
 
 __all__ = ["UpstreamTransport", "build_request", "client_ssl_context", "timeout_extension"]
 

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to an upstream: one request at a time, its answer as a stream of chunks.
 
 ``Connection`` is the asyncio protocol: bytes out, bytes in, deadlines. How connections are opened and kept is the
-business of ``otelgw.http.pool``; ``RoundTrip``, one request with its answer, is what a caller awaits and iterates.
+business of ``otelgw.http.pool``; ``RoundTrip``, what a caller awaits and iterates, is in ``otelgw.http.roundtrip``.
 
 The framing rules are those of RFC 9112 taken strictly, for an upstream is only half trusted: what llhttp refuses, a
 ``Transfer-Encoding`` other than one ``chunked``, 101, or a head above the limit is a bad answer and ends the
@@ -12,68 +12,24 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import re
-import socket
 import ssl
-from collections import deque
 from collections.abc import AsyncIterable
 from time import monotonic_ns
 from typing import Any, NamedTuple, Protocol, cast
 
-import httpx
 from httptools import HttpParserError, HttpResponseParser
 
 from otelgw.errors import StaleConnection, UpstreamError
+from otelgw.http.roundtrip import BUFFER, RawHeader, RoundTrip, cause_of, failure
 
-__all__ = ["FAILURES", "Connection", "Origin", "Owner", "Patience", "RawHeader", "RoundTrip", "cause_of", "failure"]
+__all__ = ["Connection", "Origin", "Owner", "Patience"]
 
-RawHeader = tuple[bytes, bytes]
-
-BUFFER = 64 * 1024  # bytes of body that the reader has not taken; above it the socket is not read
 STALE_WITHIN = 1.0  # seconds after a request was written in which a close means that the connection was stale
 STATUS_LINE = 1024  # bytes allowed for it and for 1xx answers beside the headers
 TICK = 0.001  # seconds; uvloop's clock moves in milliseconds
 _KEEP_ALIVE = re.compile(rb"timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
-
-
-FAILURES: dict[str, str] = {
-    "upstream_dns": "cannot resolve {where}: {cause}; check the host name in api_base",
-    "upstream_connect": "cannot connect to {where}: {cause}; check api_base, and that the server runs and is reachable",
-    "upstream_tls": "TLS with {where} failed: {cause}; for a private CA let SSL_CERT_FILE name its certificate, for a "
-    "server that speaks plain HTTP write http:// in api_base",
-    "upstream_timeout_connect": "no connection to {where} within {cause}; check the network, or raise the connect "
-    "timeout",
-    "upstream_timeout_first_byte": "{where} sent no answer within {cause}; if it needs longer, raise the first_byte "
-    "timeout",
-    "upstream_timeout_idle": "{where} was silent for {cause} in the middle of a transfer; if that is normal for it, "
-    "raise the idle timeout",
-    "upstream_timeout_total": "the call to {where} took longer than {cause}; if it needs longer, raise the total "
-    "timeout",
-    "upstream_reset": "{where} closed the connection {cause}; see the upstream's log, and try again",
-    "upstream_truncated": "{where} closed the connection {cause}; see the upstream's log, and try again",
-    "upstream_bad_response": "{where} sent no valid HTTP/1.1 answer: {cause}; check that api_base names an HTTP server",
-}
-"""``error.type`` -> message: what failed, where, how to mend it. The upstream client has no other errors."""
-
-
-def failure(error_type: str, where: str, cause: str) -> UpstreamError:
-    """Return the error for a key of ``FAILURES``; ``where`` is ``host:port``, ``cause`` holds no secret."""
-    return UpstreamError(error_type, FAILURES[error_type].format(where=where, cause=cause))
-
-
-def cause_of(error: BaseException) -> str:
-    """Return what a socket or TLS error says, without its errno decoration."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "handshake failed").lower().replace("_", " ")
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror).lower()
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno).lower()
-    return str(error) or type(error).__name__
 
 
 class Origin(NamedTuple):
@@ -109,92 +65,6 @@ class Owner(Protocol):
 
 class _Malformed(Exception):  # never leaves this module
     """Raised inside a parser callback: the answer breaks a rule that llhttp does not check."""
-
-
-class RoundTrip(httpx.AsyncByteStream):
-    """One request and its answer: await ``answered()``, then iterate for the body, then ``aclose()``.
-
-    A chunk is a piece of the body as one read of the socket held it, without the chunked framing; nothing is joined,
-    split or decoded. The iteration ends where the body ends and raises ``UpstreamError`` where it was cut, after the
-    chunks that did arrive. ``aclose()`` before the end closes the socket at once, and so does a cancelled wait.
-    """
-
-    def __init__(self, connection: Connection, *, without_body: bool) -> None:
-        self.connection = connection
-        self.without_body = without_body
-        self.status = 0  # 0 until the head is complete
-        self.reason = b""
-        self.http_version = b"HTTP/1.1"
-        self.headers: list[RawHeader] = []
-        self.first_byte_ns = 0  # time.monotonic_ns() at the first byte of the final head
-        self.error: BaseException | None = None
-        self.ended = False  # nothing more will arrive
-        self.buffered = 0
-        self._chunks: deque[bytes] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def answered(self) -> None:
-        """Wait for the head of the answer.
-
-        Raises:
-            UpstreamError: there is none; ``StaleConnection`` if only the connection is to blame.
-        """
-        while not self.status:
-            if self.error is not None:
-                raise self.error
-            await self._wait()
-
-    def __aiter__(self) -> RoundTrip:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunks = self._chunks
-        while not chunks:
-            if self.error is not None:
-                raise self.error
-            if self.ended:
-                raise StopAsyncIteration
-            await self._wait()
-        data = chunks.popleft()
-        self.buffered -= len(data)
-        if self.connection.paused and self.buffered <= BUFFER // 2:
-            self.connection.resume(self)
-        return data
-
-    async def aclose(self) -> None:
-        """Close the socket unless the answer has ended. Idempotent."""
-        self.connection.abort(self)
-
-    async def _wait(self) -> None:
-        waiter = self._waiter = self.connection.loop.create_future()
-        try:
-            await waiter
-        except BaseException:
-            self.connection.abort(self)
-            raise
-
-    def put(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self.buffered += len(data)
-        self._wake()
-
-    def start(self, status: int, headers: list[RawHeader]) -> None:
-        self.status = status
-        self.headers = headers
-        self._wake()
-
-    def end(self, error: BaseException | None = None) -> None:
-        if not self.ended:
-            self.ended = True
-            self.error = error
-            self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
 
 
 class Connection(asyncio.Protocol):
@@ -339,7 +209,7 @@ class Connection(asyncio.Protocol):
         self._heard = self._time()
         if not trip.first_byte_ns:
             trip.first_byte_ns = monotonic_ns()
-        status, buffered = trip.status, trip.buffered
+        buffered = trip.buffered
         try:
             self._parser.feed_data(data)
         except HttpParserError as error:
@@ -349,7 +219,7 @@ class Connection(asyncio.Protocol):
             self._reusable = False
         if self._complete:
             self._finish(trip)
-        elif trip.buffered == buffered and trip.status == status:
+        elif trip.buffered == buffered:
             self._overhead += len(data)
             if self._overhead > self._head_limit + STATUS_LINE:
                 self._fail("upstream_bad_response", f"more than {self._head_limit} bytes of headers or framing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from otelgw.http.answer import Send, gateway_headers
@@ -11,7 +11,8 @@ from otelgw.http.exchange import Exchange
 
 __all__ = ["Cors"]
 
-_EXPOSED = b"x-litellm-call-id, x-otelgw-call-id, x-otelgw-trace-id, traceresponse, server-timing, retry-after"
+# Without credentials the Fetch standard reads it as every header; keys travel in headers of their own here.
+_EXPOSED = b"*"
 
 
 class Cors:
@@ -47,7 +48,7 @@ class Cors:
 
         return send_with_cors
 
-    async def answer_preflight(self, exchange: Exchange, send: Send) -> None:
+    async def answer_preflight(self, exchange: Exchange, send: Send, commit: Callable[[Exchange], None]) -> None:
         """Answer an OPTIONS preflight: 204, with permission only for an allowed Origin."""
         headers = gateway_headers(exchange, [])
         if self._headers(exchange):
@@ -60,5 +61,6 @@ class Cors:
                 headers.append((b"access-control-allow-headers", wanted))
         exchange.status = 204
         exchange.answered = True
+        commit(exchange)
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,449 +1,330 @@
-"""hypercorn made fit to face callers: framing refusals, cut streams that arrive as cut, bounded control traffic.
+"""Callers' connections under hypercorn: who speaks which HTTP, deadlines, back-pressure, and closing in good order.
 
-hypercorn takes its protocol classes from module globals, so a worker process puts these in their place before it
-serves (``install``); nothing else in the process uses hypercorn. What each class changes, and why:
-
-- HTTP/1.1: a request with both Content-Length and Transfer-Encoding is refused and the connection closed (RFC 9112
-  6.1: it is how requests are smuggled); ``Upgrade: h2c`` and clear-text HTTP/2 can be turned off; websockets are not
-  served; errors carry OpenAI's JSON.
-- HTTP/2: an answer that ends early is reset, so that the caller sees the cut at once (hypercorn leaves it open);
-  floods of resets, PINGs and SETTINGS close the connection.
-- Connections: idle timers without a task per request; a peer that does not read cannot hold up a close.
+hypercorn binds, accepts, sets up TLS, runs the lifespan and shuts down; ``Connection`` stands in the place of its
+``TCPServer``, because hypercorn as it comes is no edge server: it serves requests that can be read in two ways, keeps
+slow bodies for ever, leaves cut HTTP/2 answers open and never cuts a flood. HTTP/1.1 is in ``http1``, HTTP/2 in
+``http2``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import math
+import socket
+import struct
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Protocol
 
-import h2.errors
-import h2.events
-import h2.exceptions
-import h11
-import hypercorn.asyncio.run as hypercorn_run
-import hypercorn.protocol as hypercorn_protocol
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Request, StreamClosed
-from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
-from hypercorn.utils import UnexpectedMessageError
 
-from otelgw.config.settings import Limits
-from otelgw.errors import RequestRefused, error_body
+from otelgw.config.settings import Settings
+from otelgw.http.http1 import Http1
+from otelgw.http.http2 import PREFACE, Http2
+from otelgw.http.stream import Application, RawHeaders, Stream
 
-__all__ = ["Counters", "EdgeConfig", "close_connections", "counters", "install"]
+if TYPE_CHECKING:
+    from hypercorn.app_wrappers import ASGIWrapper
+    from hypercorn.typing import LifespanState, WorkerContext
 
-_RESET_DRAIN = 0.5  # seconds for what was sent before the cut to leave the buffers
-_CLOSE_PATIENCE = 1.0  # seconds until a close that a peer blocks becomes an abort
-_HEAD_PATIENCE = 15.0  # seconds for the head of a request, once its first byte is here
-_CONTROL_FRAMES = 1000  # PING, SETTINGS, PRIORITY and WINDOW_UPDATE frames in one second that close the connection
+__all__ = ["Connection", "Counters", "Edge"]
+
+log = logging.getLogger(__name__)
+
+_READ = 64 * 1024
+_HIGH = 64 * 1024  # bytes that a connection buffers for a reader that is slower than its answer
+_LINGER = 5.0  # seconds for a peer to take the last bytes and to stop sending; more while it goes on taking
+_TLS_LINGER = 1.0
+_SETTLED = 0.25  # a connection that has been idle for so long will not be hit by a request just as it closes
+_LAST_PATIENCE = 1.0  # seconds for connections to close when the process has to end
 
 
 @dataclass
 class Counters:
-    """What the parser refused itself: counted, because it never reaches the application."""
+    """What was refused before it reached the application: counted, because there is no trace of it."""
 
-    refused_framing: int = 0
-    refused_parse: int = 0
-    closed_floods: int = 0
-
-
-_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
-
-_limits = Limits()
-_h2c = "prior_knowledge"
-counters = Counters()
+    refused: int = 0
+    floods: int = 0
+    timeouts: int = 0
 
 
-class EdgeConfig(Config):
-    """hypercorn's config; the Date header is made once a second."""
+class Edge(Config):
+    """hypercorn's configuration, and what the connections of one server share. ``stopping`` is set once no new
+    connections are taken."""
 
-    _dated: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.limits = settings.limits
+        self.h2c = settings.server.h2c
+        self.drain = settings.server.drain
+        self.keep_alive_timeout = settings.server.keep_alive
+        self.ssl_handshake_timeout = settings.limits.request_head
+        self.connections: set[Connection] = set()
+        self.counters = Counters()
+        self.stopping = False
+        self._second = 0
+        self._date: tuple[bytes, RawHeaders] = (b"", [])
 
-    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+    def date(self) -> tuple[bytes, RawHeaders]:
+        """Return the Date header, as a line and as a pair; it is made once a second."""
         now = int(time.time())
-        if self._dated[0] != now:
-            self._dated = (now, super().response_headers(protocol))
-        return self._dated[1]
+        if now != self._second:
+            value = formatdate(now, usegmt=True).encode()
+            self._second, self._date = now, (b"date: %b\r\n" % value, [(b"date", value)])
+        return self._date
+
+    async def watch(self) -> None:
+        """Enforce the deadlines of all connections, until cancelled."""
+        loop = asyncio.get_running_loop()
+        shortest = min(self.limits.request_head, self.limits.response_idle, self.keep_alive_timeout)
+        period = min(max(shortest / 4, 0.02), 1.0)
+        while True:
+            await asyncio.sleep(period)
+            now = loop.time()
+            for connection in list(self.connections):
+                connection.sweep(now)
+
+    async def end(self, urgent: Callable[[], bool]) -> None:
+        """Close connections as they become idle; all that are left once ``urgent`` says that the process must end."""
+        loop = asyncio.get_running_loop()
+        deadline = math.inf
+        while self.connections:
+            now = loop.time()
+            if deadline == math.inf and urgent():
+                deadline = now + _LAST_PATIENCE
+            for connection in list(self.connections):
+                connection.end(now, deadline)
+            await asyncio.sleep(0.02)
 
 
-class _HeadBegun(Event):
-    """Part of a request's head has arrived; the rest has to follow soon."""
+class _Speaks(Protocol):
+    """One of the two protocols, as a connection sees it."""
+
+    async def receive(self, data: bytes) -> None: ...
+    def leave(self) -> None: ...
+    def close(self) -> None: ...
+    def too_late(self) -> None: ...
+    def sweep(self, now: float) -> None: ...
 
 
-class EdgeStream(HTTPStream):
-    """An HTTP/1.1 exchange whose answer is framed here; h11 reads the request, but its checks of an answer that was
-    parsed already cost more than relaying it."""
+class Connection:
+    """One caller's connection. Times are those of the event loop, in seconds."""
 
-    protocol: EdgeH11
+    def __init__(
+        self,
+        app: ASGIWrapper,
+        loop: asyncio.AbstractEventLoop,
+        config: Edge,
+        _context: WorkerContext,
+        _state: LifespanState,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.loop = loop
+        self.edge = config
+        self.finishing = False  # nothing more is written; what still comes is let go
+        self.scheme = "http"
+        self.client: tuple[str, int] | None = None
+        self.server: tuple[str, int] | None = None
+        self._application: Application = app.app  # type: ignore[assignment]
+        self._reader = reader
+        self._writer = writer
+        self._transport = writer.transport
+        self._protocol: _Speaks | None = None
+        self._idle_since = loop.time()
+        self._deadline = self._idle_since + config.limits.request_head
+        self._in_head = False
+        self._writers_waiting = 0
+        self._unsent = 0
+        self._progress_at = 0.0
 
-    async def app_send(self, message: Any) -> None:
-        if message is None or self.closed:
-            await super().app_send(message)
-        elif message["type"] == "http.response.body" and self.state is ASGIHTTPState.RESPONSE:
-            more = message.get("more_body", False)
-            await self.protocol.send_body(message.get("body", b""), more)
-            if not more:
-                self.state = ASGIHTTPState.CLOSED
-                await self.send(StreamClosed(stream_id=self.stream_id))
-        elif message["type"] == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
-            self.state = ASGIHTTPState.RESPONSE
-            self.protocol.begin_answer(self.scope["method"], message["status"], message["headers"])
-        else:
-            raise UnexpectedMessageError(self.state, message["type"])
-
-
-class EdgeH11(H11Protocol):
-    """HTTP/1.1 as hypercorn speaks it, strict where a request could mean two things."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.connection: h11.Connection  # never a websocket: no stream here upgrades to one
-        self._server: EdgeServer = self.send.__self__  # type: ignore[attr-defined]
-        self._upgrade = False
-        self._head = b""
-        self._chunked = False
-        self._bodiless = False
-        self._remaining = -1
-        self._close_after = False
-        self._ended = False
-
-    async def handle(self, event: Event) -> None:
-        try:
-            await super().handle(event)
-            if self.stream is None and isinstance(event, RawData) and self.connection.trailing_data[0]:
-                await self.send(_HeadBegun())
-        except h11.RemoteProtocolError as error:
-            counters.refused_framing += 1
-            await self._refuse(error.error_status_hint, str(error))
-            await self.send(Closed())
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        names = [name for name, _ in event.headers]
-        if b"transfer-encoding" in names:
-            if b"content-length" in names:
-                raise h11.RemoteProtocolError("Content-Length and Transfer-Encoding exclude each other.")
-            if event.http_version != b"1.1":
-                raise h11.RemoteProtocolError("Transfer-Encoding needs HTTP/1.1.")
-        if names.count(b"host") > 1:
-            raise h11.RemoteProtocolError("More than one Host header.")
-        self._upgrade = b"upgrade" in names or event.method == b"CONNECT"
-        if event.method == b"PRI" or (self._upgrade and _h2c == "upgrade"):
-            if _h2c == "off":
-                raise h11.RemoteProtocolError("Clear-text HTTP/2 is turned off; use HTTP/1.1, or TLS.", 505)
-            await super()._check_protocol(event)
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        """Hand the request to the application; an upgrade that was not taken is served as HTTP/1.1."""
-        self._ended = False
-        stream = EdgeStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
-        stream.protocol = self
-        self.stream = stream
-        await stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
-
-    def begin_answer(self, method: str, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Frame the head of an answer; it leaves with the body's first part, or alone when none follows at once."""
-        self._bodiless = method == "HEAD" or status in {204, 304}
-        self._remaining = -1
-        parts = [b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES.get(status, b""))]
-        close = not self.connection._cstate.keep_alive or self._upgrade or self.context.terminated.is_set()
-        for name, value in (*headers, *self.config.response_headers("h11")):
-            if b"\n" in value or b"\r" in value:
-                raise ValueError("a header value has a line break")
-            if name == b"connection":
-                close = close or b"close" in value
-                continue
-            if name == b"content-length":
-                self._remaining = int(value)
-            parts.append(b"%b: %b\r\n" % (name, value))
-        self._chunked = self._remaining < 0 and not self._bodiless
-        if self._chunked and self.connection.their_http_version == b"1.1":
-            parts.append(b"transfer-encoding: chunked\r\n")
-        elif self._chunked:
-            self._chunked, close = False, True
-        self._close_after = close
-        parts.append(b"connection: close\r\n\r\n" if close else b"\r\n")
-        self._head = b"".join(parts)
-        self._server.loop.call_soon(self._send_head)
-
-    def _send_head(self) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            self._server.writer.write(head)
-
-    async def send_body(self, data: bytes, more: bool) -> None:
-        """Send a part of the body; the last one ends the answer, unless bytes of its Content-Length are missing."""
-        out, self._head = self._head, b""
-        if self._bodiless:
-            self._remaining = 0
-        elif self._chunked:
-            if data:
-                out += b"%x\r\n%b\r\n" % (len(data), data)
-            if not more:
-                out += b"0\r\n\r\n"
-        else:
-            self._remaining -= len(data)
-            out += data
-        if out:
-            await self.send(RawData(data=out))
-        if not more:
-            self._ended = self._chunked or self._remaining == 0
-
-    async def _maybe_recycle(self) -> None:
-        """Take the next request on this connection where both sides ended in good order, else close it."""
-        await self._close_stream()
-        connection = self.connection
-        reusable = self._ended and not self._close_after and connection.their_state is h11.DONE
-        if reusable and not self.context.terminated.is_set():
-            # The answer did not pass through h11, so h11 is told that it is done.
-            connection._cstate.states[h11.SERVER] = h11.DONE
-            connection.start_next_cycle()
-            await self.can_read.set()
-            await self.send(Updated(idle=True))
-        else:
-            self._send_head()
-            await self.can_read.set()
-            await self.send(Closed())
-
-    async def _send_error_response(self, status_code: int) -> None:
-        counters.refused_parse += 1
-        message = "The request is not valid HTTP/1.1."
-        if status_code == 431:
-            message = f"The request's headers are larger than {_limits.headers} bytes."
-        await self._refuse(status_code, message)
-
-    async def _refuse(self, status_code: int, message: str) -> None:
-        body = error_body(RequestRefused("invalid_request", message))
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-            *self.config.response_headers("h11"),
-        ]
-        if self.stream is not None or self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
-            return
-        await self._send_h11_event(h11.Response(headers=headers, status_code=status_code))
-        await self._send_h11_event(h11.Data(data=body))
-        await self._send_h11_event(h11.EndOfMessage())
-
-
-class EdgeH2(H2Protocol):
-    """HTTP/2 as hypercorn speaks it; a cut answer is reset, and floods end the connection."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._resets: deque[float] = deque(maxlen=_limits.h2_resets + 1)
-        self._control: deque[float] = deque(maxlen=_CONTROL_FRAMES + 1)
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, StreamClosed):
-            buffer = self.stream_buffers.get(event.stream_id)
-            if buffer is not None and not buffer._complete:
-                await self._reset(event.stream_id)
-        await super().stream_send(event)
-
-    async def _reset(self, stream_id: int) -> None:
-        """Send what is buffered, then RST_STREAM: the answer did not end, it was cut."""
-        buffer = self.stream_buffers[stream_id]
-        if buffer.buffer:
-            try:
-                async with asyncio.timeout(_RESET_DRAIN):
-                    await buffer.drain()
-            except TimeoutError:
-                pass
-        try:
-            self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
-        except h2.exceptions.ProtocolError:
-            return
-        await self._flush()
-        await buffer.close()
-        self.stream_buffers.pop(stream_id, None)
-        self.priority.remove_stream(stream_id)
-
-    async def _handle_events(self, events: list[h2.events.Event]) -> None:
-        now = time.monotonic()
-        for event in events:
-            if isinstance(event, h2.events.StreamReset):
-                if _flooded(self._resets, now, _limits.h2_reset_window):
-                    await self._close_flood(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-                    return
-            elif isinstance(
-                event, (h2.events.PingReceived, h2.events.RemoteSettingsChanged, h2.events.PriorityUpdated)
-            ) and _flooded(self._control, now, 1.0):
-                await self._close_flood(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-                return
-        begun = {event.stream_id for event in events if isinstance(event, h2.events.RequestReceived)}
-        known: list[h2.events.Event] = []
-        for event in events:
-            if isinstance(event, h2.events.DataReceived) and event.stream_id not in begun | self.streams.keys():
-                # The answer went out before the body was read to its end: what still comes is let go.
-                self._let_go(event)
-            else:
-                known.append(event)
-        try:
-            await super()._handle_events(known)
-        except KeyError:
-            # A stream that was closed while an earlier event of the same batch was handled.
-            await self._flush()
-
-    def _let_go(self, event: h2.events.DataReceived) -> None:
-        try:
-            self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        except h2.exceptions.ProtocolError:
-            return
-
-    async def _close_flood(self, code: h2.errors.ErrorCodes) -> None:
-        counters.closed_floods += 1
-        self.connection.close_connection(error_code=code)
-        await self._flush()
-        await self.send(Closed())
-
-
-def _flooded(seen: deque[float], now: float, window: float) -> bool:
-    """Note one event; return whether more than ``maxlen - 1`` came within ``window`` seconds."""
-    seen.append(now)
-    return len(seen) == seen.maxlen and now - seen[0] < window
-
-
-class EdgeServer(TCPServer):
-    """A connection, with a timer handle instead of a task for each idle period."""
-
-    _idle_handle: asyncio.TimerHandle | None = None
-    _head_begun = False
+    def __await__(self) -> Generator[Any]:
+        return self.run().__await__()
 
     async def run(self) -> None:
-        self.idle_task = _NoTask()  # type: ignore[assignment]
-        transport = self.writer.transport
-        # One full buffer a connection is what a reader that does not read can hold.
-        transport.set_write_buffer_limits(high=64 * 1024)
-        _connections.add(self)
-        self._arm_idle(_HEAD_PATIENCE)
+        """Serve the connection to its end."""
+        self.edge.connections.add(self)
+        self._transport.set_write_buffer_limits(high=_HIGH)
         try:
-            await super().run()
+            async with asyncio.TaskGroup() as self._tasks:
+                with contextlib.suppress(OSError):
+                    await self._serve()
+                self.finishing = True
+                if self._protocol is not None:
+                    self._protocol.leave()
+            self._begin_closing()
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
+        except Exception:
+            log.exception("a connection failed")
         finally:
-            self._disarm_idle()
-            _connections.discard(self)
+            self._transport.abort()
+            self.edge.connections.discard(self)
 
-    async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            writer = self.writer
-            transport = writer.transport
-            try:
-                if self.send_lock.locked() or transport.get_write_buffer_size():
-                    async with self.send_lock:
-                        writer.write(event.data)
-                        await writer.drain()
-                else:
-                    writer.write(event.data)
-                    if transport.get_write_buffer_size() or transport.is_closing():
-                        async with self.send_lock:
-                            await writer.drain()
-            except (ConnectionError, RuntimeError):
-                await self.protocol.handle(Closed())
-        elif isinstance(event, Updated):
-            self._disarm_idle()
-            self._head_begun = False
-            if event.idle:
-                self._arm_idle(self.config.keep_alive_timeout)
-        elif isinstance(event, _HeadBegun):
-            if not self._head_begun:
-                self._head_begun = True
-                self._disarm_idle()
-                self._arm_idle(_HEAD_PATIENCE)
+    async def _serve(self) -> None:
+        self.client = self._transport.get_extra_info("peername")[:2]
+        self.server = self._transport.get_extra_info("sockname")[:2]
+        read = self._reader.read
+        tls = self._transport.get_extra_info("ssl_object")
+        data = b""
+        if tls is not None:
+            self.scheme = "https"
+            self._protocol = Http2(self) if tls.selected_alpn_protocol() == "h2" else Http1(self)
         else:
-            await super().protocol_send(event)
+            while len(data) < len(PREFACE) and PREFACE.startswith(data):
+                more = await read(_READ)
+                if not more:
+                    return
+                data += more
+            self._protocol = self._speaks(data)
+        while True:
+            if data and not self.finishing:
+                await self._protocol.receive(data)
+            data = await read(_READ)
+            if not data:
+                return
 
-    def _arm_idle(self, seconds: float) -> None:
-        if self.context.terminated.is_set():
-            seconds = 0
-        self._idle_handle = self.loop.call_later(seconds, self.close_idle)
+    def _speaks(self, data: bytes) -> _Speaks:
+        """Choose the protocol of a connection without TLS by its first bytes."""
+        if not data.startswith(PREFACE):
+            return Http1(self)
+        if self.edge.h2c != "off":
+            return Http2(self)
+        http1 = Http1(self)
+        http1.refuse(505, "HTTP/2 without TLS is turned off; use HTTP/1.1, or TLS.")
+        return http1
 
-    def _disarm_idle(self) -> None:
-        if self._idle_handle is not None:
-            self._idle_handle.cancel()
-            self._idle_handle = None
+    def upgrade(self, http2: Http2) -> None:
+        """Go on with HTTP/2."""
+        self._protocol = http2
 
-    @property
-    def is_idle(self) -> bool:
-        return self._idle_handle is not None
+    def start(self, stream: Stream) -> None:
+        """Hand a request to the application."""
+        self._deadline = self._idle_since = math.inf
+        self._in_head = False
+        self._tasks.create_task(stream.run(self._application))
 
-    def close_idle(self) -> None:
-        """Close the connection: it is idle, or the worker stops."""
-        self._idle_handle = None
-        task = self.loop.create_task(self._initiate_server_close())
-        _closing.add(task)
-        task.add_done_callback(_closing.discard)
+    # Writing
 
-    async def _close(self) -> None:
-        handle = self.loop.call_later(_CLOSE_PATIENCE, self.writer.transport.abort)
+    def write(self, data: bytes) -> bool:
+        """Write; return True where the writer should ``drain`` before it goes on.
+
+        Raises:
+            ConnectionResetError: the connection is closed.
+        """
+        transport = self._transport
+        if self.finishing or transport.is_closing():
+            raise ConnectionResetError("the connection is closed")
+        transport.write(data)
+        return transport.get_write_buffer_size() > _HIGH
+
+    async def drain(self) -> None:
+        """Wait until the caller has taken enough of what was written.
+
+        Raises:
+            ConnectionResetError: the connection is closed.
+        """
+        if not self._writers_waiting:
+            self._note_unsent(self.loop.time())
+        self._writers_waiting += 1
         try:
-            await super()._close()
+            await self._writer.drain()
+        except (OSError, RuntimeError):
+            raise ConnectionResetError("the caller has gone") from None
         finally:
-            handle.cancel()
+            self._writers_waiting -= 1
+        if self._transport.is_closing():
+            raise ConnectionResetError("the caller has gone")
 
+    def _note_unsent(self, now: float) -> None:
+        self._unsent = self._transport.get_write_buffer_size()
+        self._progress_at = now
 
-class _NoTask:
-    """Stands in for hypercorn's idle task; ``EdgeServer`` keeps a timer handle itself."""
+    # Waiting and closing
 
-    async def restart(self, *_: Any) -> None:
-        return
+    def idle(self) -> None:
+        """No request is open; the next one may take its time."""
+        self._idle_since = self.loop.time()
+        self._deadline = self._idle_since + self.edge.keep_alive_timeout
+        self._in_head = False
 
-    async def stop(self) -> None:
-        return
+    def head_begun(self) -> None:
+        """Part of a request's head is here; the rest has to follow soon."""
+        if not self._in_head:
+            self._in_head = True
+            self._idle_since = math.inf
+            self._deadline = self.loop.time() + self.edge.limits.request_head
 
+    def finish(self, *, unread: bool = False) -> None:
+        """Close once everything is sent. What the caller still sends (``unread``: it does) is let go for a moment, for
+        a socket that is closed with unread data takes the end of the answer with it."""
+        if self.finishing:
+            return
+        self.finishing = True
+        now = self.loop.time()
+        self._note_unsent(now)
+        self._idle_since = math.inf
+        self._deadline = now + _LINGER
+        if self._transport.is_closing():
+            return
+        if self._transport.can_write_eof():
+            with contextlib.suppress(OSError, RuntimeError):
+                self._transport.write_eof()
+        elif unread:
+            self._deadline = now + _TLS_LINGER
+        else:
+            self._transport.close()
 
-_connections: set[EdgeServer] = set()
-_closing: set[asyncio.Task[None]] = set()
+    def reset(self) -> None:
+        """Break the connection, so that an answer whose end is the connection's does not look complete."""
+        self.finishing = True
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
 
+    def _begin_closing(self) -> None:
+        self._note_unsent(self.loop.time())
+        self._deadline = self.loop.time() + _LINGER
+        self._transport.close()
 
-async def close_connections(drained: Callable[[], bool]) -> None:
-    """Close connections as they become idle; once ``drained`` says that no request runs, close all of them."""
-    deadline = 0.0
-    while _connections:
-        if not deadline and drained():
-            deadline = time.monotonic() + 2 * _CLOSE_PATIENCE
-        for connection in list(_connections):
-            if connection.is_idle:
-                connection._disarm_idle()
-                connection.close_idle()
-            elif deadline and time.monotonic() > deadline:
-                connection.writer.transport.abort()
-        await asyncio.sleep(0.02)
+    def sweep(self, now: float) -> None:
+        """Do what is due."""
+        if self._writers_waiting or self.finishing:
+            unsent = self._transport.get_write_buffer_size()
+            if unsent < self._unsent:
+                self._unsent, self._progress_at = unsent, now
+                if self.finishing:
+                    self._deadline = max(self._deadline, now + _LINGER)
+            elif unsent and now - self._progress_at > self.edge.limits.response_idle:
+                self.edge.counters.timeouts += 1
+                self._transport.abort()
+                return
+        if now >= self._deadline:
+            self._expire()
+        elif self._protocol is not None and not self.finishing:
+            self._protocol.sweep(now)
 
+    def _expire(self) -> None:
+        self._deadline = math.inf
+        if self.finishing or self._protocol is None:
+            self._transport.abort()
+        elif self._in_head:
+            self.edge.counters.timeouts += 1
+            self._protocol.too_late()
+        else:
+            self._protocol.close()
 
-def install(limits: Limits, h2c: str) -> None:
-    """Make hypercorn use these classes in this process. ``h2c``: "prior_knowledge", "upgrade" or "off"."""
-    global _limits, _h2c  # noqa: PLW0603 - hypercorn builds the protocols; it passes no place to put these
-    _limits = limits
-    _h2c = h2c
-    hypercorn_protocol.H11Protocol = EdgeH11  # type: ignore[attr-defined]
-    hypercorn_protocol.H2Protocol = EdgeH2  # type: ignore[attr-defined]
-    hypercorn_run.TCPServer = EdgeServer  # type: ignore[attr-defined]
+    def end(self, now: float, deadline: float) -> None:
+        """The worker stops: close as soon as no request is open, and at ``deadline`` in any case."""
+        if now >= deadline:
+            self._transport.abort()
+        elif now - self._idle_since > (_SETTLED if deadline == math.inf else -1) and not self.finishing:
+            if self._protocol is not None:
+                self._protocol.close()
+            self.finish()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["MAX_HEADERS", "HeadRefused", "check", "tokens"]
+__all__ = ["MAX_HEADERS", "HeadRefused", "check", "is_host", "tokens"]
 
 MAX_HEADERS = 256  # header lines of one request
 _HOST = re.compile(rb"[A-Za-z0-9._~%\[\]:-]*")
@@ -49,7 +49,7 @@ def check(method: bytes, target: bytes, version: str, headers: Iterable[tuple[by
     if len(hosts) != 1 and (hosts or version == "1.1"):
         raise HeadRefused(400, "Exactly one Host header is required.")
     host = hosts[0] if hosts else b""
-    if not _HOST.fullmatch(host):
+    if not is_host(host):
         raise HeadRefused(400, "The Host header is not a host name with an optional port.")
     if not target.startswith(b"/"):
         target = _origin_form(method, target, host if hosts else None)
@@ -80,6 +80,11 @@ def _origin_form(method: bytes, target: bytes, host: bytes | None) -> bytes:
         raise HeadRefused(400, "The request target names another host than the Host header.")
     path = rest[cut:]
     return path if path.startswith(b"/") else b"/" + path
+
+
+def is_host(value: bytes) -> bool:
+    """Return whether a Host header's value is a name or address with an optional port."""
+    return _HOST.fullmatch(value) is not None
 
 
 def tokens(value: bytes) -> set[bytes]:

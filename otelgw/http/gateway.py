@@ -16,9 +16,9 @@ import httpx
 from starlette.types import ASGIApp
 
 from otelgw.config.settings import Settings
-from otelgw.errors import GatewayError, RequestRefused
+from otelgw.errors import GatewayError, RequestRefused, error_body
 from otelgw.http import routes
-from otelgw.http.answer import Send, refuse
+from otelgw.http.answer import Send, refuse, untraced
 from otelgw.http.auth import Authenticator
 from otelgw.http.body import CallerGone, Receive
 from otelgw.http.capture import Budget
@@ -27,18 +27,22 @@ from otelgw.http.exchange import Exchange
 from otelgw.http.models import answer_models
 from otelgw.http.relay import Relay
 from otelgw.http.routing import Router
-from otelgw.tracing.record import encode
+from otelgw.tracing.record import Record, encode
 
 __all__ = ["Gateway", "Spool"]
 
 log = logging.getLogger(__name__)
 
-_UNTRACED = frozenset(
-    {"/health", "/health/liveliness", "/health/liveness", "/health/readiness", "/metrics", "/openapi.json"}
-)
+# Answered by ``local``, without a trace.
+_UNTRACED = frozenset({"/health", "/health/liveliness", "/health/liveness", "/health/readiness", "/openapi.json"})
+# No trace either, although there is nothing: what polls them would fill a backend.
+_UNTRACED_PREFIXES = ("/health", "/metrics", "/openapi.json", "/ui")
+_READING = frozenset({"GET", "HEAD"})
 _DRAIN_RETRY_AFTER = 1  # seconds
 _CUT_PATIENCE = 2.0  # seconds for cut requests to end
 _LEFTOVER = 256 * 1024  # bytes of an unwanted body that are read so that the connection can be used again
+_INTEGER_BITS = 63  # that MessagePack has for a signed one
+_LINGER = 1.0  # seconds for a caller that is still sending to see that it need not
 
 
 class Spool(Protocol):
@@ -71,8 +75,11 @@ class Gateway:
         self.unspooled = 0  # records that could not be written: a full or read-only disk
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _UNTRACED:
+        if scope["type"] != "http":
             await self.local(scope, receive, send)
+            return
+        if scope["path"] in _UNTRACED and scope["method"] in _READING:
+            await self.local(scope, receive, untraced(scope, send))
             return
         exchange = Exchange(scope)
         self.inflight.add(exchange)
@@ -80,6 +87,10 @@ class Gateway:
             send = self.cors.wrap(exchange, send)
         try:
             await self._handle(exchange, receive, send)
+        except asyncio.CancelledError:
+            if not exchange.cut_reason:
+                raise
+            # Cut while the answer to an error was going out; nothing more can be said.
         finally:
             exchange.close()
             self.commit(exchange)
@@ -92,7 +103,7 @@ class Gateway:
         try:
             await self._dispatch(exchange, receive, send)
         except GatewayError as error:
-            await self._end(exchange, error, send)
+            await self._end(exchange, error, receive, send)
         except CallerGone:
             exchange.fail("client_disconnect", "The caller closed the connection.")
         except OSError as error:
@@ -104,78 +115,87 @@ class Gateway:
                 raise
             if exchange.task is not None:
                 exchange.task.uncancel()
-            await self._end_cut(exchange, send)
+            await self._end_cut(exchange, receive, send)
         except Exception as error:
             log.exception("request failed", extra={"call_id": exchange.call_id, "trace_id": exchange.trace_id})
             internal = GatewayError("internal", f"otelgw failed ({type(error).__name__}); its log has the trace.")
-            await self._end(exchange, internal, send)
+            await self._end(exchange, internal, receive, send)
 
     async def _dispatch(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         tracing = self.settings.tracing
         refused: RequestRefused | None = None
         match = None
         try:
-            routes.check_path(exchange.scope.get("raw_path") or exchange.path.encode())
-            match = routes.match(exchange.path, exchange.method, self.settings.pass_through)
+            raw_path = exchange.scope.get("raw_path") or exchange.path.encode()
+            routes.check_path(raw_path)
+            match = routes.match(exchange.path, exchange.method, self.settings.pass_through, raw_path)
             exchange.route = match.route.template
         except RequestRefused as error:
             refused = error
+            exchange.no_log = exchange.path.startswith(_UNTRACED_PREFIXES)
         preflight = self.cors is not None and self.cors.is_preflight(exchange)
         try:
             if not preflight:
                 exchange.caller = self.auth.authenticate(exchange.headers)
         except RequestRefused as error:
             exchange.begin_trace(tracing, "ignore" if error.error_type == "unauthorized" else tracing.trust)
-            await self._discard_body(receive)
+            await self._discard_body(exchange, receive)
             raise
-        exchange.begin_trace(tracing, tracing.trust)
+        # A preflight carries no key, so with keys in use nobody knows who sent it.
+        exchange.begin_trace(tracing, "ignore" if preflight and not self.auth.open else tracing.trust)
         if preflight and self.cors is not None:
-            await self.cors.answer_preflight(exchange, send)
+            await self.cors.answer_preflight(exchange, send, self.commit)
         elif self.draining:
-            raise RequestRefused(
-                "shutdown", "The gateway is shutting down; try again.", retry_after=_DRAIN_RETRY_AFTER, close=True
-            )
+            await self._discard_body(exchange, receive)
+            raise _shutting_down()
         elif refused is not None or match is None:
-            await self._discard_body(receive)
+            await self._discard_body(exchange, receive)
             raise refused or RequestRefused("not_found", "No such route.")
         elif match.route.kind == routes.LOCAL:
+            await self._discard_body(exchange, receive)
             await answer_models(exchange, self.router, match, send, self.commit)
         else:
             await self.relay.run(exchange, match, receive, send)
 
-    async def _discard_body(self, receive: Receive) -> None:
+    async def _discard_body(self, exchange: Exchange, receive: Receive) -> None:
         """Read what an unwanted request still sends, within reason; nothing of it is kept."""
         size = 0
-        try:
-            async with asyncio.timeout(1):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
                 while size <= _LEFTOVER:
                     message = await receive()
                     size += len(message.get("body", b""))
                     if not message.get("more_body", False):
+                        exchange.body_read = True
                         return
-        except TimeoutError:
-            return
 
-    async def _end(self, exchange: Exchange, error: GatewayError, send: Send) -> None:
+    async def _end(self, exchange: Exchange, error: GatewayError, receive: Receive, send: Send) -> None:
         """Answer with ``error``, or leave the answer cut where it has begun."""
         exchange.fail(error.error_type, error.message)
         if exchange.answered:
             return
         exchange.status = error.answer.status
         exchange.answered = True
+        body = error_body(error)
+        exchange.sent_bytes = len(body)
         self.commit(exchange)
-        try:
-            await refuse(send, exchange, error)
-        except OSError:
-            return
 
-    async def _end_cut(self, exchange: Exchange, send: Send) -> None:
+        async def rest() -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER):
+                    while (await receive()).get("more_body", False):
+                        pass
+
+        unread = not exchange.body_read and not exchange.watched and exchange.scope["http_version"].startswith("1")
+        if b"expect" in exchange.headers and self.settings.server.kind == "uvicorn":
+            unread = False  # asking for more would make it invite a body that nobody sends yet
+        with contextlib.suppress(OSError):
+            await refuse(send, exchange, error, body, rest if unread else None)
+
+    async def _end_cut(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         if exchange.cut_reason == "shutdown":
-            error = RequestRefused(
-                "shutdown", "The gateway is shutting down; try again.", retry_after=_DRAIN_RETRY_AFTER, close=True
-            )
             exchange.cut_reason = ""
-            await self._end(exchange, error, send)
+            await self._end(exchange, _shutting_down(), receive, send)
         else:
             exchange.fail(exchange.cut_reason, "The caller closed the connection.")
 
@@ -184,15 +204,17 @@ class Gateway:
         if exchange.committed:
             return
         exchange.committed = True
-        self.relay.settle(exchange)
-        if self.spool is None or exchange.no_log:
-            return
+        recorded = self.spool is not None and not exchange.no_log
         try:
-            self.spool.append(encode(exchange.record(self.settings.tracing)))
-        except OSError as error:
+            self.relay.settle(exchange, recorded=recorded)
+            if self.spool is not None and recorded:
+                self.spool.append(_payload(exchange.record(self.settings.tracing)))
+        except Exception as error:  # noqa: BLE001 - whatever a body does to its reader or a disk to its writer
             self.unspooled += 1
             if self.unspooled.bit_count() == 1:  # the first, and then ever more rarely
-                log.error("record not written: %s (%d so far)", error.strerror, self.unspooled)  # noqa: TRY400
+                reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+                trouble = None if isinstance(error, OSError) else error
+                log.error("record not written: %s (%d so far)", reason, self.unspooled, exc_info=trouble)  # noqa: TRY400
 
     async def drain(self, limit: float, *, refuse: bool = True) -> None:
         """Let what runs finish for ``limit`` seconds, then cut it with error.type ``shutdown``.
@@ -212,3 +234,27 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
+
+
+def _shutting_down() -> RequestRefused:
+    return RequestRefused(
+        "shutdown", "The gateway is shutting down; try again.", retry_after=_DRAIN_RETRY_AFTER, close=True
+    )
+
+
+def _payload(record: Record) -> bytes:
+    """Return the record as it is written; numbers that its encoding has no room for become text."""
+    try:
+        return encode(record)
+    except OverflowError:
+        record.metadata = _bounded(record.metadata)
+        record.facts = _bounded(record.facts)
+        return encode(record)
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _bounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_bounded(item) for item in value]
+    return str(value) if isinstance(value, int) and value.bit_length() > _INTEGER_BITS else value

@@ -6,10 +6,11 @@ import asyncio
 from typing import Any, cast
 
 import httpx
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from otelgw.errors import GatewayError
+from otelgw.errors import GatewayError, RequestRefused, error_body
 from otelgw.http.auth import is_loopback
 from otelgw.http.client import build_request
 from otelgw.http.gateway import Gateway
@@ -17,23 +18,36 @@ from otelgw.http.routing import Upstream
 
 __all__ = ["alive", "overview", "readiness"]
 
-_PROBE = b'{"model":"%b","messages":[{"role":"user","content":"ping"}],"max_tokens":1}'
+_PATIENCE = 30.0  # seconds for a probe
+_OWN_SITE = (b"none", b"same-origin")
 
 
 def _gateway(request: Request) -> Gateway:
     return cast("Gateway", request.app.state.gateway)
 
 
-def _may_see_details(request: Request) -> bool:
-    """Details are for everybody on loopback and for the key's owner elsewhere."""
+def _refusal(request: Request) -> RequestRefused | None:
+    """Details are for every program on loopback, for no web page, and for the key's owner anywhere."""
     gateway = _gateway(request)
+    headers = dict(request.scope["headers"])
+    refusal = RequestRefused("unauthorized", "Beyond loopback this needs general_settings.master_key.")
     if is_loopback(gateway.settings.server.host):
-        return True
+        try:
+            gateway.auth.guard(headers)
+        except RequestRefused as error:
+            refusal = error
+        else:
+            # An image or a link of another page has no Origin; browsers say this of it.
+            if headers.get(b"sec-fetch-site", b"none") in _OWN_SITE:
+                return None
+            refusal = RequestRefused("forbidden", "Web pages of other sites may not see this.")
+    if gateway.auth.open:
+        return refusal
     try:
-        gateway.auth.authenticate(dict(request.scope["headers"]))
-    except GatewayError:
-        return False
-    return not gateway.auth.open
+        gateway.auth.authenticate(headers)
+    except RequestRefused as error:
+        return error
+    return None
 
 
 async def alive(_: Request) -> Response:
@@ -46,7 +60,7 @@ async def readiness(request: Request) -> Response:
     gateway = _gateway(request)
     status = 503 if gateway.draining else 200
     document: dict[str, Any] = {"status": "draining" if gateway.draining else "healthy"}
-    if _may_see_details(request):
+    if _refusal(request) is None:
         document |= {
             "version": request.app.state.version,
             "models": gateway.router.aliases,
@@ -61,10 +75,12 @@ async def readiness(request: Request) -> Response:
 async def overview(request: Request) -> Response:
     """The configured models; with ``?probe=1`` each is asked for one token and is listed as healthy or not."""
     gateway = _gateway(request)
-    if not _may_see_details(request):
-        error = {"message": "A key is needed.", "type": "authentication_error", "param": None, "code": "unauthorized"}
-        return JSONResponse({"error": error}, 401)
-    upstreams = [upstream for alias in gateway.router.aliases if "*" not in alias for upstream in _of(gateway, alias)]
+    refusal = _refusal(request)
+    if refusal is not None:
+        return Response(error_body(refusal), refusal.answer.status, media_type="application/json")
+    upstreams = [
+        upstream for alias in gateway.router.aliases if "*" not in alias for upstream in gateway.router.resolve(alias)
+    ]
     if request.query_params.get("probe") != "1":
         listed = [_named(upstream) for upstream in upstreams]
         return JSONResponse({"models": listed, "count": len(listed), "probed": False})
@@ -81,10 +97,6 @@ async def overview(request: Request) -> Response:
     )
 
 
-def _of(gateway: Gateway, alias: str) -> list[Upstream]:
-    return gateway.router.resolve(alias)
-
-
 def _named(upstream: Upstream) -> dict[str, str]:
     deployment = upstream.deployment
     return {"model": upstream.alias, "provider": deployment.provider, "model_id": deployment.id}
@@ -93,15 +105,22 @@ def _named(upstream: Upstream) -> dict[str, str]:
 async def _probe(gateway: Gateway, upstream: Upstream) -> str:
     """Return what is wrong with an upstream, empty when it answers; its answer's text is not shown."""
     deployment = upstream.deployment
-    endpoint = upstream.endpoint("chat/completions", b"")
+    embeds = deployment.model_info.get("mode") == "embedding"
+    endpoint = upstream.endpoint("embeddings" if embeds else "chat/completions", b"")
     headers = [(b"content-type", b"application/json"), *deployment.auth, *deployment.headers]
-    body = _PROBE % deployment.model.encode()
+    question = {"input": "ping"} if embeds else {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
+    body = msgspec.json.encode({"model": deployment.model, **question})
     request = build_request("POST", endpoint.url, headers, body, timeout=upstream.timeout)
+    if deployment.mock_response is not None:
+        request.extensions["otelgw.mock_response"] = deployment.mock_response
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(_PATIENCE):
             response = await gateway.relay.transport(deployment.transport).handle_async_request(request)
-            async for _ in response.stream:  # type: ignore[union-attr]
-                pass
+            try:
+                async for _ in response.stream:  # type: ignore[union-attr]
+                    pass
+            finally:
+                await response.stream.aclose()  # type: ignore[union-attr]
     except (GatewayError, httpx.HTTPError, TimeoutError) as error:
         return getattr(error, "error_type", type(error).__name__)
     return "" if response.status_code < httpx.codes.BAD_REQUEST else str(response.status_code)

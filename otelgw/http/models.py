@@ -44,5 +44,8 @@ async def answer_models(
         document = {"id": wanted, "object": "model", "created": 0, "owned_by": "wildcard"}
     exchange.status = 200
     exchange.answered = True
+    body = msgspec.json.encode(document)
+    exchange.sent_bytes = len(body)
+    exchange.response_headers = headers = gateway_headers(exchange, [])
     commit(exchange)
-    await send_whole(send, 200, gateway_headers(exchange, []), msgspec.json.encode(document))
+    await send_whole(send, 200, headers, body)

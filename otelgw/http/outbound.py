@@ -39,10 +39,10 @@ _REDIRECTING_HEADERS: dict[bytes, str] = {
     for spelling in {field, field.replace("_", "-")}
     if (prefix or field not in _ORDINARY_HEADERS) and prefix + spelling != "x-litellm-api-key"
 }
-_REDIRECTING_NAMES = frozenset(_REDIRECTING_HEADERS)
 # Body fields and headers by which a caller has less recorded of a request.
 _POLICY_FIELDS = frozenset({"no-log", "turn_off_message_logging"})
 _REDACTION_HEADERS = frozenset({b"x-litellm-enable-message-redaction", b"litellm-enable-message-redaction"})
+_SPECIAL_HEADERS = frozenset(_REDIRECTING_HEADERS) | _REDACTION_HEADERS
 _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 
@@ -65,6 +65,7 @@ class Outbound:
     length: int | None = None  # the caller's Content-Length, where `rest` follows
     wants_usage: bool = False  # the caller asked for a stream without usage
     mislabelled: bool = False  # JSON under another Content-Type, as curl sends it without a header
+    model_in_path: bool = False  # as Azure's client names it; the body may lack it
     model_in_query: bool = False
 
     @property
@@ -103,6 +104,11 @@ class Outbound:
         pairs = parse_qsl(self.query.decode("latin-1"), keep_blank_values=True)
         return urlencode([(name, deployment.model if name == "model" else value) for name, value in pairs]).encode()
 
+    def _defaults(self, deployment: Deployment) -> Mapping[str, Any] | None:
+        if self.route.kind != routes.MODEL:
+            return None
+        return {**deployment.defaults, "model": deployment.model} if self.model_in_path else deployment.defaults
+
     def _body(self, deployment: Deployment, inject_usage: bool) -> tuple[bytes, int | None]:
         model = deployment.model
         if self.fields is not None:
@@ -111,7 +117,7 @@ class Outbound:
                 self.fields,
                 model=model if "model" in self.fields else "",
                 inject_usage=inject_usage,
-                defaults=deployment.defaults if self.route.kind == routes.MODEL else None,
+                defaults=self._defaults(deployment),
                 drop=splice.GATEWAY_FIELDS if deployment.forward_metadata else _WITHOUT_METADATA,
             )
             return body, None
@@ -139,8 +145,9 @@ async def prepare(
         RequestRefused: 400, 404, 408, 413, 415.
         CallerGone: the caller closed the connection.
     """
-    if not _REDACTION_HEADERS.isdisjoint(exchange.headers):
-        exchange.content = exchange.content and not _asks_for_redaction(exchange)
+    special = not _SPECIAL_HEADERS.isdisjoint(exchange.headers)
+    if special and _asks_for_redaction(exchange):
+        exchange.content = False
     content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
     if _essence(content_type) == _MULTIPART:
         outbound = await _prepare_form(exchange, match, receive, settings, router, content_type)
@@ -151,7 +158,7 @@ async def prepare(
         exchange.body_read = True
         outbound = _prepare_body(exchange, match, settings, router, body, content_type)
     redirecting: dict[str, tuple[str, Any]] = {}
-    if not _REDIRECTING_NAMES.isdisjoint(exchange.headers):
+    if special:
         redirecting = _redirecting_headers(exchange)
     if outbound.fields is not None and not splice.REDIRECTING_FIELDS.isdisjoint(outbound.fields):
         redirecting |= _redirecting_fields(outbound.fields)
@@ -190,6 +197,8 @@ def _prepare_body(
         exchange.request = _capture(_recordable_text(body, content_type), content_type, limits)
     query = exchange.scope.get("query_string", b"")
     model = _model_of(fields)
+    if is_model and "model" in match.parameters:
+        model, query = match.parameters["model"], b""  # the api-version in it is the caller's, not the upstream's
     named_in_query = not model and bool(query) and bool(model := _model_in(query))
     if is_model:
         if not model:
@@ -208,6 +217,7 @@ def _prepare_body(
         wants_usage=exchange.stream and match.upstream_path in _USAGE_ROUTES and not _has_usage(fields),
         mislabelled=fields is not None and "json" not in content_type,
         model_in_query=named_in_query,
+        model_in_path=is_model and "model" in match.parameters,
     )
 
 
@@ -219,7 +229,7 @@ def _apply_policy(exchange: Exchange, fields: splice.Fields, settings: Settings)
     """Record less where the caller asks for it; nothing that a caller sends makes it more."""
     if splice.value_of(fields, "no-log") is True and settings.tracing.allow_no_log:
         exchange.no_log = True
-        log.info("no record of this request: the caller asked for none", extra={"call_id": exchange.call_id})
+        log.info("no-log request, skipping logging", extra={"call_id": exchange.call_id})
     if splice.value_of(fields, "turn_off_message_logging") is True:
         exchange.content = False
 
@@ -299,9 +309,9 @@ def _redirect(upstream: Upstream, given: Mapping[str, tuple[str, Any]]) -> Upstr
         changed = replace(changed, base_url=base, urls={}, query="", auth=())
     key = values.get("api_key")
     if key is not None:
-        name = deployment.auth[0][0] if deployment.auth else b"authorization"
-        prefix = "Bearer " if name == b"authorization" else ""
-        changed = replace(changed, auth=((name, f"{prefix}{key}".encode()),))
+        header = deployment.auth[0][0] if deployment.auth else b"authorization"
+        prefix = "Bearer " if header == b"authorization" else ""
+        changed = replace(changed, auth=((header, f"{prefix}{key}".encode()),))
     organization = values.get("organization")
     if organization is not None:
         kept = [header for header in changed.headers if header[0] != b"openai-organization"]
@@ -397,6 +407,7 @@ class _Upload:
                 part = await self.part()
                 if part:
                     yield part
+            self._exchange.watch(self._receive)
         finally:
             if self.more:
                 self._finish()

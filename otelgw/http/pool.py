@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from otelgw.http.connection import Connection, Origin, cause_of, failure
+from otelgw.http.connection import Connection, Origin
 from otelgw.http.proxy import Proxy, tunnel
+from otelgw.http.roundtrip import cause_of, failure
 
 __all__ = ["Dialer", "Pool"]
 
@@ -198,7 +199,7 @@ class Pool:
         connection.owner = self
         if connection.closed:
             self._free()
-            raise failure("upstream_reset", str(self.dialer.origin), "as soon as it was open")
+            raise failure("upstream_reset", str(self.dialer.origin), "as soon as it was open, or spoke unasked")
         return connection
 
     def _free(self) -> None:

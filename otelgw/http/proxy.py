@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from otelgw.errors import ConfigError
-from otelgw.http.connection import Origin, failure
+from otelgw.http.connection import Origin
+from otelgw.http.roundtrip import failure
 
 __all__ = ["Proxies", "Proxy", "tunnel"]
 

@@ -8,7 +8,6 @@ last byte.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,8 +23,10 @@ from otelgw.http.capture import BodyCapture, Budget, is_text
 from otelgw.http.exchange import Exchange
 from otelgw.http.headers import AnswerHead, allow_listed, from_upstream
 from otelgw.http.outbound import Outbound, prepare
+from otelgw.http.redaction import mask, mask_capture, values_of
 from otelgw.http.routing import Router, Upstream
 from otelgw.http.sse import UsageFilter
+from otelgw.http.turns import LONGEST_WAIT, RETRIED_ERRORS, Turns, is_passing
 from otelgw.http.usage import cost_of_answer
 from otelgw.tracing.generation import facts_without_content
 from otelgw.tracing.propagation import new_span_id
@@ -35,11 +36,7 @@ __all__ = ["Relay"]
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-_RETRIED_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
-_RETRIED_ERRORS = frozenset(
-    {"upstream_dns", "upstream_connect", "upstream_tls", "upstream_timeout_connect", "upstream_reset"}
-)
-_LONGEST_WAIT = 10.0  # seconds; an upstream that asks for more gets no retry from here
+_OPTION = "stream_options_refused"
 _OPTION_REFUSED = frozenset({400, 422})
 _REFUSAL_SIZE = 64 * 1024
 _EVENTS = "text/event-stream"
@@ -87,6 +84,8 @@ class Relay:
         self._settings = settings
         self._limits = settings.limits
         self._tracing = settings.tracing
+        wanted = not settings.destinations or any(destination.content for destination in settings.destinations)
+        self._content = settings.tracing.content and wanted
         self._router = router
         self._transports = transports
         self._budget = budget
@@ -103,16 +102,16 @@ class Relay:
             GatewayError: the caller gets this error, or a cut answer where one has begun.
         """
         exchange.target = _asked(match.route)
+        exchange.content = self._content
         outbound = await prepare(exchange, match, receive, self._settings, self._router)
         if outbound.body_complete:
             exchange.watch(receive)
-        first = outbound.upstreams[0]
-        exchange.target = first.target(match.route)
-        exchange.content = exchange.content and first.deployment.content
         exchange.upstream_start = exchange.now()
         if match.route.operation:
             exchange.generation_span_id = new_span_id()
         answer = await self._ask(exchange, outbound)
+        if not exchange.watched:
+            exchange.watch(receive)
         try:
             await self._relay(exchange, answer, send)
         finally:
@@ -124,14 +123,16 @@ class Relay:
         reason = ""
         fresh = False
         inject = outbound.wants_usage
+        turns = Turns(len(outbound.upstreams))
         while True:
-            upstream = outbound.upstreams[tries % len(outbound.upstreams)]
+            upstream = outbound.upstreams[turns.position]
             injected = inject and upstream.stream_usage == "inject"
             last = tries >= upstream.deployment.retries or not outbound.body_complete
             attempt = self._begin(exchange, outbound, upstream, reason)
             try:
                 request = outbound.request(upstream, attempt, exchange, inject_usage=injected)
-                request.extensions["otelgw.fresh"] = fresh
+                if fresh:
+                    request.extensions["otelgw.fresh"] = True
                 response, head = await self._send(upstream, request, attempt, exchange)
             except StaleConnection as error:
                 self._fail(exchange, attempt, error)
@@ -141,27 +142,34 @@ class Relay:
                 continue
             except GatewayError as error:
                 self._fail(exchange, attempt, error)
-                if last or error.error_type not in _RETRIED_ERRORS:
+                if last or error.error_type not in RETRIED_ERRORS:
                     raise
-                wait, reason = _backoff(tries, ""), error.error_type
+                wait, reason = turns.next(), error.error_type
+                if wait > LONGEST_WAIT:
+                    raise
             else:
-                if injected and response.status_code in _OPTION_REFUSED and await _refuses_option(response):
-                    upstream.stream_usage = "as_is"
+                status = response.status_code
+                if injected and status in _OPTION_REFUSED and await _refuses_option(response):
                     await self._abandon(exchange, attempt, response)
-                    reason = "stream_options_refused"
+                    inject, reason = False, _OPTION
                     continue
-                wait = _backoff(tries, head.retry_after)
-                if last or response.status_code not in _RETRIED_STATUSES or wait > _LONGEST_WAIT:
-                    exchange.target = upstream.target(outbound.route)
+                if reason == _OPTION and status < httpx.codes.BAD_REQUEST:
+                    upstream.stream_usage = "as_is"  # it was the option, and nothing else
+                if last or not is_passing(status) or (wait := turns.next(head.retry_after)) > LONGEST_WAIT:
                     return _Answer(upstream, response, head, attempt, injected)
                 await self._abandon(exchange, attempt, response)
-                reason = str(response.status_code)
+                reason = str(status)
             tries += 1
             exchange.retries = tries
             await asyncio.sleep(wait)
 
     def _begin(self, exchange: Exchange, outbound: Outbound, upstream: Upstream, reason: str) -> Attempt:
-        endpoint = upstream.endpoint(outbound.path, outbound.query)
+        deployment = upstream.deployment
+        exchange.target = upstream.target(outbound.route)
+        exchange.answer_headers = upstream.answer_headers
+        if not deployment.content:
+            exchange.content = False
+        endpoint = upstream.endpoint(outbound.path, outbound.query_for(deployment))
         attempt = Attempt(
             span_id=new_span_id(),
             number=len(exchange.attempts) + 1,
@@ -171,8 +179,8 @@ class Relay:
             server_address=endpoint.host,
             server_port=endpoint.port,
             retry_reason=reason,
-            provider=upstream.deployment.otel_provider,
-            model=upstream.deployment.model,
+            provider=deployment.otel_provider,
+            model=deployment.model,
         )
         exchange.attempts.append(attempt)
         return attempt
@@ -185,7 +193,8 @@ class Relay:
             response = await self._transports[upstream.deployment.transport].handle_async_request(request)
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise _mapped(error, attempt) from None
-        attempt.first_byte = exchange.now()
+        first_byte_ns = response.extensions.get("otelgw.first_byte_ns")
+        attempt.first_byte = first_byte_ns - exchange.started if first_byte_ns else exchange.now()
         attempt.status = response.status_code
         if response.status_code >= httpx.codes.BAD_REQUEST:
             attempt.error_type = str(response.status_code)
@@ -196,7 +205,7 @@ class Relay:
         return response, head
 
     def _fail(self, exchange: Exchange, attempt: Attempt, error: GatewayError) -> None:
-        attempt.error_type = error.error_type
+        attempt.error_type = attempt.error_type or error.error_type
         attempt.end = exchange.now()
 
     async def _abandon(self, exchange: Exchange, attempt: Attempt, response: httpx.Response) -> None:
@@ -206,7 +215,7 @@ class Relay:
     async def _relay(self, exchange: Exchange, answer: _Answer, send: Send) -> None:
         """Pass the answer on, held or chunk by chunk."""
         status = answer.response.status_code
-        content_type = answer.head.content_type
+        content_type = answer.head.content_type.lower()
         exchange.status = status
         exchange.stream = exchange.stream or content_type.startswith(_EVENTS)
         exchange.usage_injected = answer.usage_injected
@@ -219,6 +228,8 @@ class Relay:
             if content_type.startswith(_JSON) and answer.head.length <= self._limits.hold:
                 await self._hold(exchange, passing, send)
             else:
+                if answer.usage_injected and content_type.startswith(_EVENTS) and not passing.encoding:
+                    passing.filter = UsageFilter()
                 await self._pass(exchange, passing, send, [], None)
         except (httpx.HTTPError, httpx.StreamError) as error:
             mapped = _mapped(error, answer.attempt)
@@ -243,32 +254,28 @@ class Relay:
                 await self._pass(exchange, passing, send, parts, chunks)
                 return
         passing.finish_upstream()
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        upstream = passing.answer.upstream
-        cost = None
+        body = mask(parts[0] if len(parts) == 1 else b"".join(parts), passing.answer.upstream.secrets)
         if exchange.status == httpx.codes.OK and not passing.encoding:
-            cost = cost_of_answer(upstream.deployment.price, body)
+            exchange.cost = cost_of_answer(passing.answer.upstream.deployment.price, body)
         exchange.sent_bytes = size
         exchange.answered = True
         exchange.first_chunk = exchange.now()
-        duration = exchange.first_chunk
-        headers = self._headers(exchange, passing, cost=cost, duration=duration)
+        headers = self._headers(exchange, passing, duration=exchange.first_chunk)
         self._commit(exchange)
         await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def _headers(
-        self, exchange: Exchange, passing: _Passing, *, cost: float | None = None, duration: int | None = None
-    ) -> RawHeaders:
+    def _headers(self, exchange: Exchange, passing: _Passing, *, duration: int | None = None) -> RawHeaders:
         answer = passing.answer
         kept = answer.head.kept
-        if answer.usage_injected:
+        if passing.filter is not None:
             kept = [header for header in kept if header[0] != b"content-length"]
         overhead = None
         if duration is not None:
-            overhead = duration - (answer.attempt.end - answer.attempt.start)
+            # Until the upstream was called, and since its answer was there: what the span has as overhead, too.
+            overhead = exchange.attempts[0].start + duration - answer.attempt.end
         own = gateway_headers(
-            exchange, answer.upstream.answer_headers, cost=cost, duration_ns=duration, overhead_ns=overhead
+            exchange, answer.upstream.answer_headers, cost=exchange.cost, duration_ns=duration, overhead_ns=overhead
         )
         exchange.response_headers = headers = [*kept, *own]
         return headers
@@ -285,23 +292,20 @@ class Relay:
         exchange.answered = True
         headers = self._headers(exchange, passing)
         await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
-        length = -1 if passing.answer.usage_injected else passing.answer.head.length
+        stream_filter = passing.filter
+        length = passing.answer.head.length if stream_filter is None else -1
         add = passing.capture.add
-        stream_filter = (
-            UsageFilter()
-            if passing.answer.usage_injected and passing.answer.head.content_type.startswith(_EVENTS)
-            else None
-        )
+        secrets = passing.answer.upstream.secrets
         if begun:
             exchange.first_chunk = exchange.now()
             exchange.sent_bytes = sum(map(len, begun))
-            await send({"type": "http.response.body", "body": b"".join(begun), "more_body": True})
+            await send({"type": "http.response.body", "body": mask(b"".join(begun), secrets), "more_body": True})
         source = chunks if chunks is not None else passing.answer.response.stream
         async for chunk in source:  # type: ignore[union-attr]
             if not exchange.first_byte:
                 exchange.first_byte = exchange.now()
             add(chunk)
-            out = chunk if stream_filter is None else stream_filter.feed(chunk)
+            out = mask(chunk if stream_filter is None else stream_filter.feed(chunk), secrets)
             if out:
                 if not exchange.first_chunk:
                     exchange.first_chunk = exchange.now()
@@ -316,8 +320,8 @@ class Relay:
         self._commit(exchange)
         await send({"type": "http.response.body", "body": rest, "more_body": False})
 
-    def settle(self, exchange: Exchange) -> None:
-        """Close the exchange's open ends before its record is built; withhold content that may not be recorded."""
+    def settle(self, exchange: Exchange, *, recorded: bool) -> None:
+        """Close the exchange's open ends; before its record is built withhold content that may not be recorded."""
         now = exchange.now()
         for attempt in exchange.attempts:
             if not attempt.end:
@@ -325,11 +329,16 @@ class Relay:
                 attempt.error_type = attempt.error_type or exchange.cut_reason or exchange.error_type
         passing = exchange.passing
         if passing is not None:
-            exchange.response = passing.capture.finish(passing.answer.head.content_type, passing.encoding)
+            capture = passing.capture.finish(passing.answer.head.content_type, passing.encoding)
+            upstream = passing.answer.upstream
+            secrets = upstream.secrets
+            if upstream.deployment.forward_client_headers:
+                secrets += values_of(exchange.raw_headers)
+            exchange.response = mask_capture(capture, secrets)
             exchange.passing = None
         if exchange.generation_span_id and not exchange.generation_end:
             exchange.generation_end = now
-        if not exchange.content:
+        if recorded and not exchange.content:
             self._withhold(exchange)
 
     def _withhold(self, exchange: Exchange) -> None:
@@ -347,12 +356,13 @@ class Relay:
 class _Passing:
     """An answer on its way to the caller."""
 
-    __slots__ = ("answer", "capture", "encoding", "exchange")
+    __slots__ = ("answer", "capture", "encoding", "exchange", "filter")
 
     def __init__(self, exchange: Exchange, answer: _Answer, capture: BodyCapture) -> None:
         self.exchange = exchange
         self.answer = answer
         self.capture = capture
+        self.filter: UsageFilter | None = None
         self.encoding = "" if answer.head.encoding == "identity" else answer.head.encoding
 
     def finish_upstream(self) -> None:
@@ -370,13 +380,6 @@ def _mapped(error: Exception, attempt: Attempt) -> UpstreamError:
     error_type = next((name for kind, name in _HTTPX_ERRORS if isinstance(error, kind)), "upstream_reset")
     where = f"{attempt.server_address}:{attempt.server_port}"
     return UpstreamError(error_type, f"{where} gave no usable answer ({type(error).__name__}).")
-
-
-def _backoff(tries: int, retry_after: str) -> float:
-    """Return seconds to wait: what the upstream asks for, else exponential with full jitter."""
-    if retry_after.strip().isdigit():
-        return float(retry_after)
-    return random.uniform(0, min(8.0, 0.5 * 2**tries))  # noqa: S311 - jitter, not a secret
 
 
 async def _refuses_option(response: httpx.Response) -> bool:

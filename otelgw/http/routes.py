@@ -11,7 +11,18 @@ from typing import NamedTuple
 
 from otelgw.errors import RequestRefused
 
-__all__ = ["GATED_GROUPS", "LOCAL", "MODEL", "RELAYED", "ROUTES", "Match", "Route", "check_path", "match"]
+__all__ = [
+    "DEPLOYMENTS",
+    "GATED_GROUPS",
+    "LOCAL",
+    "MODEL",
+    "RELAYED",
+    "ROUTES",
+    "Match",
+    "Route",
+    "check_path",
+    "match",
+]
 
 MODEL = "model"  # JSON with a `model`: routed by it
 RELAYED = "relayed"  # passed through; its provider is found as routing.resolve_pass_through says
@@ -44,7 +55,7 @@ class Match(NamedTuple):
 
 GATED_GROUPS = ("files", "batches", "uploads", "vector_stores", "fine_tuning")
 
-ROUTES: tuple[Route, ...] = (
+_OPENAI: tuple[Route, ...] = (
     Route("/v1/chat/completions", POST, MODEL, "chat", "openai_chat"),
     Route("/v1/completions", POST, MODEL, "text_completion", "openai_completions"),
     Route("/v1/embeddings", POST, MODEL, "embeddings", "openai_embeddings"),
@@ -70,22 +81,27 @@ ROUTES: tuple[Route, ...] = (
     ),
 )
 
+# Azure's client names the model in the path; behind it the call is the same.
+DEPLOYMENTS = "/openai/deployments/{model}/"
+ROUTES: tuple[Route, ...] = _OPENAI + tuple(
+    route._replace(template=DEPLOYMENTS + route.template.removeprefix("/v1/"))
+    for route in _OPENAI
+    if route.kind == MODEL
+)
+
 _BY_PATH: dict[str, Route] = {
     path: route for route in ROUTES if "{" not in route.template for path in (route.template, route.template[3:])
 }
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    path = template.replace("{path}", "(?P<path>.+)").replace("{model}", "(?P<model>.+)")
+    path = path.replace("{id}", "(?P<id>[^/]+)")
+    return re.compile(path if template.startswith(DEPLOYMENTS) else f"(?:/v1)?{path[3:]}")
+
+
 _PATTERNS: tuple[tuple[re.Pattern[str], Route], ...] = tuple(
-    (
-        re.compile(
-            r"(?:/v1)?"
-            + route.template[3:]
-            .replace("{path}", "(?P<path>.+)")
-            .replace("{model}", "(?P<model>.+)")
-            .replace("{id}", "(?P<id>[^/]+)")
-        ),
-        route,
-    )
-    for route in ROUTES
-    if "{" in route.template
+    (_pattern(route.template), route) for route in ROUTES if "{" in route.template
 )
 # Administration of somebody's account upstream is never reachable through the gateway's key.
 _NEVER = re.compile(r"(?:/v1)?/organi[sz]ations?(?:/|$)")
@@ -132,5 +148,7 @@ def match(path: str, method: str, pass_through: tuple[str, ...], raw_path: bytes
         )
     if method not in route.methods:
         raise RequestRefused("method_not_allowed", f"{route.template} takes {', '.join(sorted(route.methods))}.")
+    if route.template.startswith(DEPLOYMENTS):
+        return Match(route, route.template.removeprefix(DEPLOYMENTS), parameters)
     sent = raw_path.decode("latin-1") if parameters and raw_path else path
     return Match(route, sent[4:] if sent.startswith("/v1/") else sent[1:], parameters)

@@ -21,6 +21,7 @@ from otelgw.config.settings import Deployment
 from otelgw.errors import RequestRefused
 from otelgw.http.client import timeout_extension
 from otelgw.http.headers import without_secrets
+from otelgw.http.redaction import secrets_of
 from otelgw.http.routes import Route
 from otelgw.tracing.record import Target
 
@@ -48,6 +49,7 @@ class Upstream:
         "alias",
         "answer_headers",
         "deployment",
+        "secrets",
         "stream_timeout",
         "stream_usage",
         "timeout",
@@ -59,6 +61,7 @@ class Upstream:
             deployment = replace(deployment, base_url="", urls={}, query="", auth=(), headers=(), transport="echo")
         self.deployment = deployment
         self.alias = alias
+        self.secrets = secrets_of(deployment)
         self.stream_usage = deployment.stream_usage  # falls back to "as_is" once the upstream refuses the option
         timeouts = deployment.timeouts
         self.timeout = self.stream_timeout = timeout_extension(timeouts)
@@ -101,7 +104,9 @@ class Upstream:
             if joined:
                 url = url.copy_with(query=joined)
         except (httpx.InvalidURL, UnicodeError):
-            raise RequestRefused("invalid_request", "The path and the query make no URL; percent-encode them.") from None
+            raise RequestRefused(
+                "invalid_request", "The path and the query make no URL; percent-encode them."
+            ) from None
         text = str(url.copy_with(query=without_secrets(joined) or None, userinfo=b""))
         return Endpoint(url, text, url.host, url.port or (443 if url.scheme == "https" else 80))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -13,74 +14,68 @@ from otelgw.http.gateway import Gateway
 
 __all__ = ["SERVERS", "serve_hypercorn", "serve_uvicorn"]
 
-log = logging.getLogger(__name__)
-
 Ready = Callable[[], None]
 Serve = Callable[[Gateway, Settings, int, asyncio.Event, Ready], Awaitable[None]]
 
 _BACKLOG = 2048
 _GRACE = 5.0  # seconds on top of the drain limit: the gateway cuts its requests before the server cuts connections
-# The gateway bounds a connection by its floods and idle time; a count of requests would only break keep-alive.
-_UNBOUNDED_REQUESTS = 2**31
 
 
 async def serve_hypercorn(
     gateway: Gateway, settings: Settings, descriptor: int, stop: asyncio.Event, ready: Ready
 ) -> None:
-    """Serve with ``hypercorn.asyncio.serve`` on an inherited socket until ``stop`` is set."""
+    """Serve with ``hypercorn.asyncio.serve`` on an inherited socket until ``stop`` is set.
+
+    ``ready`` is called once connections are taken. A stop while the gateway refuses new requests closes all
+    connections; otherwise those that are in use are given the drain limit.
+    """
+    import hypercorn.asyncio.run as hypercorn_run
     from hypercorn.asyncio import serve
 
-    from otelgw.http import edge
+    from otelgw.http.edge import Connection, Edge
 
-    edge.install(settings.limits, settings.server.h2c)
-    config = edge.EdgeConfig()
-    config.bind = [f"fd://{descriptor}"]
-    config.backlog = _BACKLOG
-    config.certfile = settings.server.certfile
-    config.keyfile = settings.server.keyfile
-    config.include_server_header = False
-    config.h11_max_incomplete_size = settings.limits.headers
-    config.h2_max_header_list_size = settings.limits.headers
-    config.h2_max_concurrent_streams = settings.limits.h2_streams
-    config.keep_alive_timeout = settings.server.keep_alive
-    config.graceful_timeout = settings.server.drain + _GRACE
-    config.keep_alive_max_requests = _UNBOUNDED_REQUESTS
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.accesslog = None
-    closing: list[asyncio.Task[None]] = []
+    # hypercorn offers no other place to put it; nothing else in this process uses hypercorn.
+    hypercorn_run.TCPServer = Connection  # type: ignore[attr-defined,assignment]
+    loop = asyncio.get_running_loop()
+    edge = Edge(settings)
+    edge.bind = [f"fd://{descriptor}"]
+    edge.backlog = _BACKLOG
+    edge.certfile = settings.server.certfile
+    edge.keyfile = settings.server.keyfile
+    edge.graceful_timeout = settings.server.drain + _GRACE
+    edge.errorlog = logging.getLogger("hypercorn.error")
+    edge.accesslog = None
+    # A certificate that cannot be used is found before the lifespan begins, which would end in noise.
+    edge.create_ssl_context()
+    tasks = [loop.create_task(edge.watch())]
 
     async def shutdown() -> None:
+        ready()
         await stop.wait()
-        # hypercorn waits for its connections next, from Python 3.12 on without a limit.
-        closing.append(asyncio.get_running_loop().create_task(edge.close_connections(lambda: not gateway.inflight)))
+        edge.stopping = True
+        # A gateway that refuses new requests by now has drained already.
+        limit = loop.time() + (0 if gateway.draining else settings.server.drain)
 
-    asyncio.get_running_loop().call_soon(ready)
-    await serve(gateway, config, shutdown_trigger=shutdown)  # type: ignore[arg-type]
-    for task in closing:
-        task.cancel()
+        def is_over() -> bool:
+            return loop.time() >= limit or (gateway.draining and not gateway.inflight)
+
+        # hypercorn waits for its connections next, from Python 3.12 on without a limit.
+        tasks.append(loop.create_task(edge.end(is_over)))
+
+    try:
+        await serve(gateway, edge, shutdown_trigger=shutdown)  # type: ignore[arg-type]
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def serve_uvicorn(
     gateway: Gateway, settings: Settings, descriptor: int, stop: asyncio.Event, ready: Ready
 ) -> None:
-    """Serve with uvicorn (httptools, on this loop) on an inherited socket until ``stop`` is set."""
+    """Serve with uvicorn (httptools, on this loop) on an inherited socket until ``stop`` is set; see above."""
     import uvicorn
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    limit = settings.limits.headers
-
-    class Protocol(HttpToolsProtocol):
-        """uvicorn's protocol with a bound on the size of a request's head."""
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self.head_size = 0
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self.head_size += len(name) + len(value)
-            if self.head_size > limit:
-                raise ValueError("the request's headers are too large")
-            super().on_header(name, value)
+    from otelgw.http.uvicorn_protocol import protocol
 
     class Server(uvicorn.Server):
         """uvicorn's server without its signal handlers: signals are the worker's."""
@@ -89,9 +84,13 @@ async def serve_uvicorn(
         def capture_signals(self) -> Iterator[None]:
             yield
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
     config = uvicorn.Config(
         gateway,
-        http=Protocol,
+        http=protocol(settings),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -99,8 +98,8 @@ async def serve_uvicorn(
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        timeout_keep_alive=int(settings.server.keep_alive),
-        timeout_graceful_shutdown=int(settings.server.drain + _GRACE),
+        timeout_keep_alive=math.ceil(settings.server.keep_alive),
+        timeout_graceful_shutdown=math.ceil(settings.server.drain + _GRACE),
         ssl_certfile=settings.server.certfile,
         ssl_keyfile=settings.server.keyfile,
     )
@@ -112,9 +111,10 @@ async def serve_uvicorn(
 
     listener = socket.socket(fileno=descriptor)
     waiting = asyncio.get_running_loop().create_task(shutdown())
-    asyncio.get_running_loop().call_soon(ready)
-    await server.serve(sockets=[listener])
-    waiting.cancel()
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        waiting.cancel()
 
 
 SERVERS: dict[str, Serve] = {"hypercorn": serve_hypercorn, "uvicorn": serve_uvicorn}

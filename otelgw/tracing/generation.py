@@ -6,9 +6,11 @@ record holds the result in place of the bodies; what comes out here is then the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
+
+import msgspec
 
 from otelgw.dialects import sse
 from otelgw.dialects.credentials import redacted_text
@@ -70,7 +72,7 @@ class _Bodies(NamedTuple):
 
 def read(record: Record) -> Generation:
     """Return what ``record`` says of its generation; of a route without one, its labels and its error."""
-    bodies = _read_bodies(record) if record.content else _bodies_from_facts(record.facts)
+    bodies = _read_bodies(record, as_sent=True) if record.content else _bodies_from_facts(record.facts)
     labels: dict[str, Any] = {}
     attributes: dict[str, Any] = {}
     for key, value in bodies.request.items():
@@ -92,7 +94,8 @@ def read(record: Record) -> Generation:
     )
 
 
-def _read_bodies(record: Record) -> _Bodies:
+def _read_bodies(record: Record, *, as_sent: bool = False) -> _Bodies:
+    """Read both bodies; ``as_sent`` adds them to the content as they are."""
     reader = dialect(record.target.dialect)
     asked, answered = readable(record.request), readable(record.response)
     content_type = record.response.content_type
@@ -102,14 +105,39 @@ def _read_bodies(record: Record) -> _Bodies:
     if answered.head or answered.tail or record.status:
         stream = record.stream and record.status < _CLIENT_ERROR
         response = reader.read_response(answered.head, content_type, stream=stream, tail=answered.tail)
+    content = {**request.content, **response.content}
+    if as_sent:
+        content.update(_whole_bodies(record.status, asked, answered, response))
     return _Bodies(
         request.attributes,
         response.attributes,
-        {**request.content, **response.content},
+        content,
         response.usage,
         response.error_type or _end_error(response, record.response, record.status, record.stream),
         response.error_message or _error_text(record.status, content_type, answered),
     )
+
+
+def _whole_bodies(status: int, asked: Body, answered: Body, response: Facts) -> Iterator[tuple[str, str]]:
+    """Yield the JSON of the two bodies, as far as it is there whole.
+
+    The text of an upstream's refusal is left to ``_error_message``: it likes to repeat a key.
+    """
+    if _is_json(asked):
+        yield semconv.OTELGW_REQUEST_BODY, asked.head.decode("utf-8", "replace")
+    if status >= _CLIENT_ERROR or answered.tail:
+        return
+    if response.answer is not None:
+        try:
+            yield semconv.OTELGW_RESPONSE_BODY, msgspec.json.encode(response.answer).decode()
+        except (ValueError, RecursionError):  # a lone surrogate, endless nesting
+            return
+    elif _is_json(answered):
+        yield semconv.OTELGW_RESPONSE_BODY, answered.head.decode("utf-8", "replace")
+
+
+def _is_json(body: Body) -> bool:
+    return not body.tail and body.head[:64].lstrip()[:1] in (b"{", b"[")
 
 
 def _end_error(facts: Facts, capture: Capture, status: int, stream: bool) -> str:

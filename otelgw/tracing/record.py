@@ -12,7 +12,18 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Attempt", "Caller", "Capture", "Price", "Record", "Target", "body_sha256", "capture_whole", "decode", "encode"]
+__all__ = [
+    "Attempt",
+    "Caller",
+    "Capture",
+    "Price",
+    "Record",
+    "Target",
+    "body_sha256",
+    "capture_whole",
+    "decode",
+    "encode",
+]
 
 Headers = list[tuple[str, str]]
 

@@ -115,8 +115,10 @@ class _Builder:
         record = self.record
         method = record.method if record.method in _METHODS else "HTTP"
         core = _server_attributes(record)
-        if not record.generation_span_id and record.attempts:
+        if not record.generation_span_id:
+            # What stands on the generation's span otherwise. Without attempts this says that there is no such span.
             core[semconv.OTELGW_ATTEMPTS] = len(record.attempts)
+            core |= {key: self.read.content[key] for key in semconv.BODIES & self.read.content.keys()}
         core |= self.labels
         error = record.error_type or (str(record.status) if record.status >= _SERVER_ERROR else "")
         if error:
@@ -217,6 +219,7 @@ def _generation_attributes(record: Record, read: Generation) -> dict[str, Any]:
         found,
         (
             (semconv.GEN_AI_PROVIDER_NAME, target.provider),
+            (semconv.OTELGW_MODEL_ID, target.deployment_id),
             (semconv.SERVER_ADDRESS, target.server_address),
             (semconv.SERVER_PORT, target.server_port),
         ),

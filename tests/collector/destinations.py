@@ -26,7 +26,8 @@ Answer = Callable[[Sequence[ReadableSpan]], Outcome]
 def decode(payload: bytes) -> list[ReadableSpan]:
     if payload.startswith(b"undecodable"):
         raise ValueError("a text that must not be logged")
-    return [ReadableSpan(payload.decode(), context=SpanContext(1, 1, is_remote=False), resource=RESOURCE)]
+    identity = int.from_bytes(payload[-8:], "big") or 1
+    return [ReadableSpan(payload.decode(), context=SpanContext(1, identity, is_remote=False), resource=RESOURCE)]
 
 
 def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -71,8 +72,8 @@ class Spool:
         self.segments = home / "spool"
         self.ledger = home / "pipeline.db"
 
-    def pipeline(self, *destinations: Destination[Any]) -> Pipeline[Any]:
-        return Pipeline(self.segments, self.ledger, decode, destinations)
+    def pipeline(self, *destinations: Destination[Any], **options: Any) -> Pipeline[Any]:
+        return Pipeline(self.segments, self.ledger, options.pop("decode", decode), destinations, **options)
 
     @property
     def files(self) -> list[str]:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from otelgw_collector.ledger import Ledger
+from otelgw_collector.ledger import Changes, Ledger
 
 
 def test_cursors_outlast_the_process_in_a_private_file(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.db"
     first = Ledger(path)
-    assert first.save({"a": {"w0-1.seg:ff": 10, "w1-1.seg:ee": 20}, "b": {"w0-1.seg:ff": 5}})
-    assert first.save({"a": {"w0-1.seg:ff": 30}})
+    assert first.save(Changes(cursors={"a": {"w0-1.seg:ff": 10, "w1-1.seg:ee": 20}, "b": {"w0-1.seg:ff": 5}}))
+    assert first.save(Changes(cursors={"a": {"w0-1.seg:ff": 30}}))
     first.close()
 
     second = Ledger(path)
@@ -32,9 +32,9 @@ def test_what_is_saved_survives_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.db"
     program = f"""
 import os, pathlib
-from otelgw_collector.ledger import Ledger
+from otelgw_collector.ledger import Changes, Ledger
 ledger = Ledger(pathlib.Path({str(path)!r}))
-ledger.save({{"a": {{"s": 7}}}})
+ledger.save(Changes(cursors={{"a": {{"s": 7}}}}))
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", program], check=False)
@@ -46,7 +46,7 @@ os.kill(os.getpid(), 9)
 
 def test_cursors_of_deleted_segments_are_dropped(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "pipeline.db")
-    ledger.save({"a": {"one": 1, "two": 2}, "b": {"one": 1}})
+    ledger.save(Changes(cursors={"a": {"one": 1, "two": 2}, "b": {"one": 1}}))
 
     ledger.keep(["two"])
 
@@ -68,14 +68,14 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_a_new_one_begun(
         database.close()
     else:
         ledger = Ledger(path)
-        ledger.save({"a": {f"segment {number}": number for number in range(2000)}})
+        ledger.save(Changes(cursors={"a": {f"segment {number}": number for number in range(2000)}}))
         ledger.close()
         os.truncate(path, path.stat().st_size // 2)
 
     ledger = Ledger(path)
 
     assert ledger.cursors("a") == {}
-    assert ledger.save({"a": {"s": 1}})
+    assert ledger.save(Changes(cursors={"a": {"s": 1}}))
     ledger.close()
     again = Ledger(path)
     assert again.cursors("a") == {"s": 1}
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_a_new_one_begun(
 def test_without_a_place_to_write_the_ledger_lives_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger(tmp_path / "not there" / "pipeline.db")
 
-    assert ledger.save({"a": {"s": 1}})
+    assert ledger.save(Changes(cursors={"a": {"s": 1}}))
     assert ledger.cursors("a") == {"s": 1}
     assert "in memory" in caplog.text
     ledger.close()

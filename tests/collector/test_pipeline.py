@@ -170,7 +170,7 @@ def test_a_dead_span_is_counted_and_passed_over(
         counters = pipeline.status()[0].counters
 
     assert (counters.delivered, counters.rejected) == (2, 1)
-    assert "can never be delivered and are dropped: no good" in caplog.text
+    assert "can never be delivered, they are dead letters now: no good" in caplog.text
     assert "dropped by the destination: dropped 1" in caplog.text
 
 
@@ -454,3 +454,43 @@ def test_a_thread_that_fails_ends_the_pipeline_with_an_error(spool: Spool, write
     append(writer, ["x"])
     with pytest.raises(RuntimeError, match="thread has failed"), running(spool.pipeline(Leaving("one").destination())):
         pass
+
+
+def test_a_batch_is_the_same_after_a_restart_and_its_spans_are_sent_once(spool: Spool, writer: SegmentWriter) -> None:
+    """Frozen before its first try: what has been taken of it stays taken, what follows does not join it."""
+
+    def half(spans: Sequence[ReadableSpan]) -> Outcome:
+        return Outcome(tuple(DONE if int(span.name) % 2 else Verdict("retry", "busy") for span in spans))
+
+    first, again = Scripted("one", half), Scripted("one")
+    append(writer, numbers(6))
+    with running(spool.pipeline(first.destination())):
+        eventually(lambda: len(first.tries) >= 2)
+    append(writer, numbers(4, 6))
+    with running(spool.pipeline(again.destination())):
+        eventually(lambda: len(again.names) == 7)
+        writer.close()
+        eventually(lambda: spool.files == [])
+
+    assert first.tries[1] == again.tries[0] == ["0", "2", "4"]
+    assert again.names == ["0", "2", "4", "6", "7", "8", "9"]
+
+
+def test_a_frozen_batch_whose_segment_is_gone_is_counted(spool: Spool, writer: SegmentWriter) -> None:
+    append(writer, numbers(3))
+    with running(spool.pipeline(Scripted("one", lambda spans: all_retry(len(spans), "down")).destination())) as first:
+        eventually(lambda: first.status()[0].state == "retrying")
+    writer.close()
+    (spool.segments / "w0-00000001.seg").unlink()
+    append(writer, ["next"])
+    one = Scripted("one")
+    with running(spool.pipeline(one.destination())) as pipeline:
+        eventually(lambda: one.names == ["next"])
+        assert pipeline.status()[0].counters.dropped == 3
+
+
+def test_counters_go_on_after_a_restart(spool: Spool, writer: SegmentWriter) -> None:
+    for expected in (3, 6):
+        append(writer, numbers(3))
+        with running(spool.pipeline(Scripted("one").destination())) as pipeline:
+            eventually(lambda each=pipeline, count=expected: each.status()[0].counters.delivered == count)

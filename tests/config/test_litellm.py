@@ -280,7 +280,7 @@ def test_without_a_word_the_defaults_are_those_of_settings(examine_text: Examine
     ("text", "part"),
     [
         ("otelgw: {limts: {}}", "otelgw.limts: unknown key; did you mean `limits`?"),
-        ("otelgw: {receiver: {}}", "otelgw.receiver: unknown key"),
+        ("otelgw: {recevier: {}}", "otelgw.recevier: unknown key; did you mean `receiver`?"),
         ("otelgw: {limits: {bodi: 1}}", "otelgw.limits.bodi: unknown key; did you mean `body`?"),
         ("otelgw: {limits: {body: 1 MB}}", "otelgw.limits.body: must be a valid integer"),
         ("otelgw: {server: {h2c: maybe}}", "otelgw.server.h2c: must be 'prior_knowledge', 'upgrade' or 'off'"),

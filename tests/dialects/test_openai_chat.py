@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,7 +131,7 @@ def test_choices_come_in_index_order_each_with_its_reason() -> None:
     facts = whole("chat_choices.json")
     check_content(dict(facts.content))
     check_content(dict(facts.content), OLDER)
-    assert facts.attributes["gen_ai.response.finish_reasons"] == ["tool_call", "content_filter", "error"]
+    assert facts.attributes["gen_ai.response.finish_reasons"] == ["tool_calls", "content_filter", "error"]
     assert [message["finish_reason"] for message in output(facts)] == ["tool_call", "content_filter", "error"]
     assert output(facts)[0]["parts"] == [
         {"type": "reasoning", "content": "Two calls are needed."},
@@ -177,7 +178,7 @@ def test_azure_first_chunk_without_names_does_not_name_the_answer() -> None:
 def test_streamed_tool_calls_are_put_together_by_index() -> None:
     facts = streamed("chat_tools.sse")
     check_content(dict(facts.content))
-    assert facts.attributes["gen_ai.response.finish_reasons"] == ["tool_call"]
+    assert facts.attributes["gen_ai.response.finish_reasons"] == ["tool_calls"]
     assert output(facts)[0]["parts"] == [
         {"type": "tool_call", "id": "call_a", "name": "get_weather", "arguments": {"city": "Paris"}},
         {"type": "tool_call", "id": "call_b", "name": "get_time", "arguments": {}},
@@ -370,7 +371,66 @@ def test_merged_deltas_equal_the_message_that_is_not_streamed(
         queue = data.draw(st.sampled_from([queue for queue in queues if queue]))
         chunks.append({**names, "choices": [queue.pop(0)], "usage": None})
     chunks.append({**names, "choices": [], "usage": usage})
-    assert read_response(wire.stream(*chunks), wire.SSE, stream=True) == read_response(answer, wire.JSON, stream=False)
+    streamed = read_response(wire.stream(*chunks), wire.SSE, stream=True)
+    assert replace(streamed, answer=None) == read_response(answer, wire.JSON, stream=False)
+    assert streamed.answer is not None
+    assert streamed.answer | {"choices": []} == {**names, "object": "chat.completion", "choices": [], "usage": usage}
+    assert list(map(said_in, streamed.answer["choices"])) == list(map(said_in, answered))
+
+
+def said_in(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return ``choice`` without what a stream does not tell from nothing: an empty text."""
+    return choice | {"message": {key: value for key, value in choice["message"].items() if value}}
+
+
+def test_a_streamed_answer_keeps_what_is_not_known_here() -> None:
+    chunks: list[Any] = [
+        {"id": "", "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]},
+        {
+            "id": "c-1",
+            "model": "m-1",
+            "created": 1700000000,
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"role": "assistant", "content": "a", "annotations": [1]},
+                    "logprobs": {"content": [{"token": "a"}], "refusal": None},
+                }
+            ],
+            "citations": ["https://example.com"],
+        },
+        {
+            "id": "",
+            "model": "",
+            "created": 0,
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"content": "b", "annotations": [2]},
+                    "logprobs": {"content": [{"token": "b"}], "refusal": None},
+                    "finish_reason": "stop",
+                    "native_finish_reason": "STOP",
+                }
+            ],
+        },
+    ]
+    assert read_response(wire.stream(*chunks), wire.SSE, stream=True).answer == {
+        "id": "c-1",
+        "model": "m-1",
+        "created": 1700000000,
+        "object": "chat.completion",
+        "prompt_filter_results": [{"prompt_index": 0}],
+        "citations": ["https://example.com"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "ab", "annotations": [1, 2]},
+                "finish_reason": "stop",
+                "logprobs": {"content": [{"token": "a"}, {"token": "b"}], "refusal": None},
+                "native_finish_reason": "STOP",
+            }
+        ],
+    }
 
 
 def test_streamed_audio_padded_in_every_piece_is_one_valid_blob() -> None:

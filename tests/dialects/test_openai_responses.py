@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,6 +83,9 @@ def test_the_last_event_of_a_stream_tells_the_response() -> None:
     assert facts.complete
     assert facts.usage == Usage(input=11, output=9, cache_read=0, reasoning=4)
     assert facts.attributes["gen_ai.response.finish_reasons"] == ["tool_call"]
+    assert facts.answer is not None
+    assert facts.answer["object"] == "response"
+    assert read_response(json.dumps(facts.answer).encode(), wire.JSON, stream=False) == replace(facts, answer=None)
 
 
 def test_a_cut_stream_is_put_together_from_its_deltas() -> None:

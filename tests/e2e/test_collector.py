@@ -257,7 +257,7 @@ async def _burst(url: str, count: int) -> list[str]:
         async def ask(number: int) -> str:
             raw = await create(model="echo", messages=HELLO, stream=bool(number % 2))
             if number % 2:
-                async for _ in raw.parse():  # type: ignore[attr-defined]
+                async for _ in raw.parse():  # type: ignore[union-attr]
                     pass
             return str(raw.headers["x-otelgw-trace-id"])
 

@@ -125,7 +125,9 @@ def test_a_stream_that_is_cut_upstream_is_cut_for_curl(
     gateway: RunningGateway, upstream: ScriptedUpstream, tree: Take, version: str
 ) -> None:
     stream = scripts.chat_stream("one two three four")
-    upstream.answer_with(scripts.reset_after(stream, scripts.head_size(stream) + 700))
+    *sent, cut = scripts.reset_after(stream, scripts.head_size(stream) + 700).steps
+    # A reset may overtake what was sent before it, and curl then shows none of that.
+    upstream.answer_with(scripts.Script((*sent, scripts.Pause(0.2), cut)))
     command = [program(), "-q", "-sS", "-N", "--noproxy", "*", "--max-time", "10", VERSIONS[version], "-d", STREAMED]
     done = subprocess.run([*command, f"{gateway.url}/v1/chat/completions"], capture_output=True, check=False)
     assert done.returncode not in {0, 28}, "curl must see that the answer is not complete, and not wait for it"
@@ -224,7 +226,7 @@ def test_a_form_with_a_file_arrives_whole(ask: Ask, upstream: ScriptedUpstream, 
 @pytest.mark.parametrize(
     ("body", "line", "cause"),
     [
-        ('{\n "model": "m",\n "messages": [],\n}', 4, "a trailing comma"),
+        ('{\n "model": "m",\n "messages": [], }', 3, "a trailing comma"),
         ('{\n "model": "m" # the model\n}', 2, "a comment"),
         ('{\n // the model\n "model": "m"\n}', 2, "a comment"),
         ("{'model': 'm'}", 1, "single quotes"),

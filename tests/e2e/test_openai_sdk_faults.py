@@ -67,7 +67,7 @@ def test_an_upstreams_error_is_raised_as_its_class(
     told = [(b"Retry-After", b"7"), (b"x-ratelimit-remaining-requests", b"0"), (b"x-request-id", b"req_failed")]
     upstream.answer_with(scripts.error(status, "scripted fault", headers=told, kind="scripted_type"))
     with pytest.raises(raised, match="scripted fault") as caught:
-        client.chat.completions.create(model=MODEL, messages=HELLO, stream=streamed)  # type: ignore[call-overload]
+        client.chat.completions.create(model=MODEL, messages=HELLO, stream=streamed)
     error = caught.value
     assert type(error) is raised
     assert (error.status_code, error.request_id, error.type) == (status, "req_failed", "scripted_type")
@@ -182,9 +182,15 @@ def test_what_the_gateway_tries_again_is_one_generation_with_an_attempt_each(ups
     assert [span.failed for span in seen.spans] == [False, False, True, True, False]
 
 
+def later(script: Script) -> Script:
+    """Wait before the last step, so that a reset does not overtake what was sent before it."""
+    *sent, cut = script.steps
+    return Script((*sent, scripts.Pause(0.1), cut))
+
+
 CUTS = {
-    "reset": scripts.reset_after(STREAM, scripts.head_size(STREAM) + 700),
-    "closed": scripts.close_after(STREAM, scripts.head_size(STREAM) + 700),
+    "reset": later(scripts.reset_after(STREAM, scripts.head_size(STREAM) + 700)),
+    "closed": later(scripts.close_after(STREAM, scripts.head_size(STREAM) + 700)),
     "truncated": scripts.sse(scripts.chat_events("one two three"), done=False, ended=False),
 }
 

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otelgw.errors import StaleConnection, UpstreamError
-from otelgw.http.connection import BUFFER, Connection, Origin, Patience, RoundTrip
+from otelgw.http.connection import Connection, Origin, Patience
+from otelgw.http.roundtrip import BUFFER, RoundTrip
 from tests.servers.upstream import (
     Close,
     Script,
@@ -313,6 +314,47 @@ def test_an_answer_before_the_request_has_left_closes_the_connection() -> None:
         connection.data_received(WHOLE["length"])
         assert lender.events == ["discarded"]
         assert (await read(trip))[1] == ""
+
+    asyncio.run(main())
+
+
+def test_an_answer_before_the_body_was_sent_closes_the_connection() -> None:
+    async def main() -> None:
+        connection, _, lender = connected()
+        trip = connection.send(b"HEAD", None, Patience(), started=0.0)
+        connection.data_received(WHOLE["length"])
+        assert lender.events == ["discarded"]
+        assert (await read(trip))[1] == ""
+
+    asyncio.run(main())
+
+
+def test_the_readers_pause_is_not_counted_as_silence() -> None:
+    async def main() -> None:
+        connection, sock, _ = connected()
+        trip = ask(connection, Patience(first_byte=60, idle=0.05, total=60))
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n" + b"x" * (BUFFER + 1))
+        assert not sock.reading
+        await asyncio.sleep(0.12)
+        await anext(trip)
+        assert sock.reading
+        connection._tick()
+        assert not trip.ended
+        async with asyncio.timeout(5):
+            assert (await read(trip))[1] == "upstream_timeout_idle"
+
+    asyncio.run(main())
+
+
+def test_silence_after_a_late_head_is_not_noticed_late() -> None:
+    async def main() -> None:
+        for late in (0.0, 0.08):  # before and after the timer has looked for the first time
+            connection, _, _ = connected()
+            trip = ask(connection, Patience(first_byte=60, idle=0.05, total=60))
+            await asyncio.sleep(late)
+            connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+            async with asyncio.timeout(5):
+                assert (await read(trip))[1] == "upstream_timeout_idle"
 
     asyncio.run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -155,6 +156,24 @@ def test_a_failed_dial_makes_room_for_the_next_caller(run: Run) -> None:
         results = await asyncio.gather(*spread(3, pool), return_exceptions=True)
         assert [getattr(result, "error_type", result) for result in results] == ["upstream_connect"] * 3
         assert pool.unused
+
+    run(main())
+
+
+def test_a_connection_that_ends_while_it_is_opened_is_not_lent(run: Run) -> None:
+    class Unlucky(Dialer):
+        async def dial(self, loop: asyncio.AbstractEventLoop) -> Connection:
+            connection = await super().dial(loop)
+            connection.data_received(b"220 I speak first\r\n")
+            return connection
+
+    async def main() -> None:
+        async with ScriptedUpstream(chat()) as upstream:
+            dialer = Unlucky(Origin("http", "127.0.0.1", upstream.port), head_limit=4096)
+            pool = Pool(dialer, limit=1, keep_alive=1)
+            with pytest.raises(UpstreamError, match="as soon as it was open"):
+                await pool.acquire(5)
+            assert pool.unused
 
     run(main())
 
@@ -342,11 +361,30 @@ def test_an_address_that_does_not_answer_does_not_hold_up_the_next(run: Run) -> 
 
 def test_when_no_address_accepts_the_first_error_is_reported(run: Run) -> None:
     async def main() -> None:
-        addresses = [(socket.AF_INET, 0, ("127.0.0.1", refused_port())) for _ in range(3)]
+        hosts = [("127.0.0.1", refused_port()), ("255.255.255.255", 9)]  # refused; not permitted or no route
+        addresses = [(socket.AF_INET, 0, host) for host in hosts]
         with pytest.raises(ConnectionRefusedError):
             await _connect(asyncio.get_running_loop(), addresses)
 
     run(main())
+
+
+def test_a_race_that_is_called_off_at_any_moment_leaves_no_socket(run: Run) -> None:
+    async def main() -> None:
+        with _listening(50) as one, _listening(50) as two:
+            addresses = [(socket.AF_INET, 0, sock.getsockname()) for sock in (one, two)]
+            for turns in range(12):
+                race = asyncio.create_task(_connect(asyncio.get_running_loop(), addresses))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                race.cancel()
+                (result,) = await asyncio.gather(race, return_exceptions=True)
+                if isinstance(result, socket.socket):
+                    result.close()
+                await settle()
+
+    run(main())
+    gc.collect()  # an unclosed socket warns here
 
 
 def test_a_literal_address_is_not_looked_up(run: Run) -> None:

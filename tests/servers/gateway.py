@@ -182,10 +182,18 @@ class RunningGateway:
 
 
 class GatewayProcess:
-    """``python -m otelgw.cli serve`` with a config file, as a user runs it; state and output in a directory."""
+    """``python -m otelgw.cli serve`` with a config file, as a user runs it; state and output in a directory.
+
+    ``group``: in a process group of its own, as from a shell.
+    """
 
     def __init__(
-        self, config: str | None, directory: Path, *arguments: str, env: Mapping[str, str] | None = None
+        self,
+        config: str | None,
+        directory: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        group: bool = False,
     ) -> None:
         self.port = free_port()
         self.directory = directory
@@ -200,7 +208,9 @@ class GatewayProcess:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "SYSTEMROOT") if name in os.environ}
         kept |= {"OTELGW_STATE_DIR": str(self.state), "PYTHONPATH": os.environ.get("PYTHONPATH", "")} | dict(env or {})
         with self.output.open("wb") as out, self.errors.open("wb") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, cwd=directory, env=kept)
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=err, cwd=directory, env=kept, start_new_session=group
+            )
 
     @property
     def url(self) -> str:

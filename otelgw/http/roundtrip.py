@@ -1,0 +1,146 @@
+"""One request to an upstream and its answer, and the errors that either can end in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections import deque
+from typing import TYPE_CHECKING
+
+import httpx
+
+from otelgw.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from otelgw.http.connection import Connection
+
+__all__ = ["BUFFER", "FAILURES", "RawHeader", "RoundTrip", "cause_of", "failure"]
+
+RawHeader = tuple[bytes, bytes]
+
+BUFFER = 64 * 1024  # bytes of body that the reader has not taken; above it the socket is not read
+
+FAILURES: dict[str, str] = {
+    "upstream_dns": "cannot resolve {where}: {cause}; check the host name in api_base",
+    "upstream_connect": "cannot connect to {where}: {cause}; check api_base, and that the server runs and is reachable",
+    "upstream_tls": "TLS with {where} failed: {cause}; for a private CA let SSL_CERT_FILE name its certificate, for a "
+    "server that speaks plain HTTP write http:// in api_base",
+    "upstream_timeout_connect": "no connection to {where} within {cause}; check the network, or raise the connect "
+    "timeout",
+    "upstream_timeout_first_byte": "{where} sent no answer within {cause}; if it needs longer, raise the first_byte "
+    "timeout",
+    "upstream_timeout_idle": "{where} was silent for {cause} in the middle of a transfer; if that is normal for it, "
+    "raise the idle timeout",
+    "upstream_timeout_total": "the call to {where} took longer than {cause}; if it needs longer, raise the total "
+    "timeout",
+    "upstream_reset": "{where} closed the connection {cause}; see the upstream's log, and try again",
+    "upstream_truncated": "{where} closed the connection {cause}; see the upstream's log, and try again",
+    "upstream_bad_response": "{where} sent no valid HTTP/1.1 answer: {cause}; check that api_base names an HTTP server",
+}
+"""``error.type`` -> message: what failed, where, how to mend it. The upstream client has no other errors."""
+
+
+def failure(error_type: str, where: str, cause: str) -> UpstreamError:
+    """Return the error for a key of ``FAILURES``; ``where`` is ``host:port``, ``cause`` holds no secret."""
+    return UpstreamError(error_type, FAILURES[error_type].format(where=where, cause=cause))
+
+
+def cause_of(error: BaseException) -> str:
+    """Return what a socket or TLS error says, without its errno decoration."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "handshake failed").lower().replace("_", " ")
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror).lower()
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+class RoundTrip(httpx.AsyncByteStream):
+    """One request and its answer: await ``answered()``, then iterate for the body, then ``aclose()``.
+
+    A chunk is a piece of the body as one read of the socket held it, without the chunked framing; nothing is joined,
+    split or decoded. The iteration ends where the body ends and raises ``UpstreamError`` where it was cut, after the
+    chunks that did arrive. ``aclose()`` before the end closes the socket at once, and so does a cancelled wait.
+    """
+
+    def __init__(self, connection: Connection, *, without_body: bool) -> None:
+        self.connection = connection
+        self.without_body = without_body
+        self.status = 0  # 0 until the head is complete
+        self.reason = b""
+        self.http_version = b"HTTP/1.1"
+        self.headers: list[RawHeader] = []
+        self.first_byte_ns = 0  # time.monotonic_ns() at the first byte of the final head
+        self.error: BaseException | None = None
+        self.ended = False  # nothing more will arrive
+        self.buffered = 0
+        self._chunks: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def answered(self) -> None:
+        """Wait for the head of the answer.
+
+        Raises:
+            UpstreamError: there is none; ``StaleConnection`` if only the connection is to blame.
+        """
+        while not self.status:
+            if self.error is not None:
+                raise self.error
+            await self._wait()
+
+    def __aiter__(self) -> RoundTrip:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunks = self._chunks
+        while not chunks:
+            if self.error is not None:
+                raise self.error
+            if self.ended:
+                raise StopAsyncIteration
+            await self._wait()
+        data = chunks.popleft()
+        self.buffered -= len(data)
+        if self.connection.paused and self.buffered <= BUFFER // 2:
+            self.connection.resume(self)
+        return data
+
+    async def aclose(self) -> None:
+        """Close the socket unless the answer has ended. Idempotent."""
+        self.connection.abort(self)
+
+    async def _wait(self) -> None:
+        waiter = self._waiter = self.connection.loop.create_future()
+        try:
+            await waiter
+        except BaseException:
+            self.connection.abort(self)
+            raise
+
+    def put(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self.buffered += len(data)
+        self._wake()
+
+    def start(self, status: int, headers: list[RawHeader]) -> None:
+        self.status = status
+        self.headers = headers
+        self._wake()
+
+    def end(self, error: BaseException | None = None) -> None:
+        if not self.ended:
+            self.ended = True
+            self.error = error
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,121 @@
+"""Requests that were in flight when their worker died."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otelgw_collector.intents import Intents
+from otelgw_collector.segments import INTENT, SegmentWriter
+from tests.collector.destinations import Scripted, Spool, eventually, running
+
+ROOT = Path(__file__).parents[2]
+
+
+def identity(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def killed(payload: bytes) -> bytes:
+    return b"killed " + payload
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path)
+
+
+def test_a_request_in_flight_when_its_worker_is_killed_is_put_on_record(spool: Spool) -> None:
+    program = f"""
+import os, pathlib
+from otelgw_collector.segments import INTENT, SegmentWriter
+writer = SegmentWriter(pathlib.Path({str(spool.segments)!r}), "w0_1_1", max_bytes=200)
+for number in range(10):
+    writer.append(number.to_bytes(8, "big") + b"r%d" % number, INTENT)
+for number in range(9):
+    writer.append(b"done%d" % number, settles=number.to_bytes(8, "big"))
+os.kill(os.getpid(), 9)
+"""
+    died = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL
+    one = Scripted("one")
+    with running(spool.pipeline(one.destination(), killed=killed)):
+        eventually(lambda: "killed r9" in one.names)
+        eventually(lambda: spool.files == [])
+
+    assert sorted(one.names) == sorted([f"done{number}" for number in range(9)] + ["killed r9"])
+
+
+def test_what_is_in_flight_at_a_living_worker_is_left_alone_also_over_restarts(spool: Spool) -> None:
+    writer = SegmentWriter(spool.segments, "w0_1_1")
+    writer.append(identity(1) + b"slow", INTENT)
+    writer.append(identity(2) + b"lost", INTENT)
+    writer.append(b"other")
+    one = Scripted("one")
+    with running(spool.pipeline(one.destination(), killed=killed)):
+        eventually(lambda: one.names == ["other"])
+    again = Scripted("one")
+    with running(spool.pipeline(again.destination(), killed=killed)):
+        writer.append(b"slow is done", settles=identity(1))
+        eventually(lambda: again.names == ["slow is done"])
+        writer.close()
+        eventually(lambda: again.names == ["slow is done", "killed lost"])
+    last = Scripted("one")
+    with running(spool.pipeline(last.destination(), killed=killed)):
+        eventually(lambda: spool.files == [])
+    assert last.names == []
+
+
+def test_an_intent_that_cannot_be_read_stops_nothing(spool: Spool) -> None:
+    def broken(payload: bytes) -> bytes:
+        if payload == b"bad":
+            raise ValueError
+        return killed(payload)
+
+    writer = SegmentWriter(spool.segments, "w0_1_1")
+    writer.append(identity(1) + b"bad", INTENT)
+    writer.append(identity(2) + b"good", INTENT)
+    writer.close()
+    one = Scripted("one")
+    with running(spool.pipeline(one.destination(), killed=broken)):
+        eventually(lambda: one.names == ["killed good"])
+        eventually(lambda: spool.files == [])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["begin", "settle", "save", "restart"]), st.integers(0, 4)), max_size=40))
+def test_what_is_kept_over_restarts_is_what_is_open(steps: list[tuple[str, int]]) -> None:
+    """As after a crash, entries that were read since the last save are read again."""
+    stored: dict[bytes, tuple[str, bytes]] = {}
+    unsaved: list[tuple[str, int]] = []
+    intents = Intents()
+    expected: set[bytes] = set()
+
+    def read(step: str, number: int) -> None:
+        if step == "begin":
+            intents.begin("w", identity(number) + b"x")
+        else:
+            intents.settle(identity(number))
+
+    for step, number in steps:
+        if step == "save":
+            opened, settled = intents.changes()
+            stored.update({key: (worker, payload) for key, worker, payload in opened})
+            for key in settled:
+                stored.pop(key, None)
+            intents.saved()
+            unsaved.clear()
+        elif step == "restart":
+            intents = Intents([(key, *value) for key, value in stored.items()])
+            for again in unsaved:
+                read(*again)
+        else:
+            read(step, number)
+            unsaved.append((step, number))
+            (expected.add if step == "begin" else expected.discard)(identity(number))
+    assert {key for key, _ in intents.left_by({"w"})} == expected
