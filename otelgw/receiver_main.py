@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ __all__ = ["GroupCommit", "Receiving", "instance_of", "main"]
 log = logging.getLogger(__name__)
 
 _STOP = 5.0  # seconds for requests that are under way
+_LOCK = 20.0  # seconds that an earlier receiver may still need
 
 
 def instance_of(settings: Settings) -> str:
@@ -89,7 +91,7 @@ class Receiving:
         fsync = settings.spool.fsync
         self._spool = SegmentWriter(Path(settings.state_dir) / "spool", name, durable=fsync)
         commit = GroupCommit(self._spool.unsynced) if fsync else None
-        self.intake = Intake(self._spool, instance_of(settings), commit)
+        self.intake = Intake(self._spool, instance_of(settings), commit, settings.tracing.content)
         self._stops: list[Callable[[float], Awaitable[None]]] = []
 
     async def start(self) -> None:
@@ -187,6 +189,7 @@ async def _receive(settings: Settings, ready_fd: int) -> None:
         stopping.set()
 
     loop.add_signal_handler(signal.SIGTERM, stop)
+    held = await _lock(Path(settings.state_dir))
     receiving = Receiving(settings)
     await receiving.start()
     reader = asyncio.StreamReader()
@@ -196,6 +199,27 @@ async def _receive(settings: Settings, ready_fd: int) -> None:
     await stopping.wait()
     orphaned.cancel()
     await receiving.stop()
+    os.close(held)
+
+
+async def _lock(directory: Path) -> int:
+    """Return a descriptor that holds the receiver's lock on the state directory: at a reload the next one waits for it.
+
+    Raises:
+        StartError: another receiver keeps it.
+    """
+    descriptor = os.open(directory / "receiver.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + _LOCK
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                raise StartError(f"{directory}: another receiver is running on it; stop it.") from None
+            await asyncio.sleep(0.05)
+        else:
+            return descriptor
 
 
 async def _wait_for_end(reader: asyncio.StreamReader, stopping: asyncio.Event) -> None:

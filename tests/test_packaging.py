@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from configparser import ConfigParser
 from email.parser import Parser
 from pathlib import Path
 
@@ -88,6 +89,13 @@ def test_the_wheel_holds_every_file_of_the_three_packages_and_nothing_else(wheel
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert held == wanted
     assert {f"{name}/py.typed" for name in PACKAGES} <= held
+
+
+def test_every_destination_is_an_exporter_for_any_opentelemetry_application(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+    registered = ConfigParser(delimiters="=")
+    registered.read_string(wheel.read(name).decode())
+    assert dict(registered["opentelemetry_traces_exporter"]) == {f"otelgw_{row.name}": row.factory for row in ROWS}
 
 
 def test_the_wheel_has_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:

@@ -120,14 +120,27 @@ def test_with_fsync_it_works_the_same(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("name", ["grpc", "http"])
-def test_a_busy_port_is_said_and_exits_1(settings: Settings, running: ReceiverProcess, name: str) -> None:
+def test_a_busy_port_is_said_and_exits_1(
+    settings: Settings, running: ReceiverProcess, tmp_path: Path, name: str
+) -> None:
     assert settings.receiver is not None
     other = Receiver(**{"grpc": "", "http": "", name: getattr(settings.receiver, name)})
-    second = ReceiverProcess(replace(settings, receiver=other))
+    (tmp_path / "other").mkdir()
+    second = ReceiverProcess(replace(settings, receiver=other, state_dir=str(tmp_path / "other")))
     assert second.ready == b""
     status, log = second.end()
     assert status == 1
     assert f"choose another with otelgw.receiver.{name}" in log
+
+
+def test_at_a_reload_the_next_one_waits_for_the_last(settings: Settings, running: ReceiverProcess) -> None:
+    running.process.send_signal(signal.SIGTERM)
+    following = ReceiverProcess(settings)
+    assert following.ready == b"ready\n"
+    assert running.end()[0] == 0
+    assert send(settings, 1) == 0
+    following.process.send_signal(signal.SIGTERM)
+    assert following.end()[0] == 0
 
 
 def test_an_unusable_certificate_is_said_and_exits_1(settings: Settings, tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def _is_running(pid: int) -> bool:
 
 def test_children_end_by_themselves_when_the_master_is_killed(start: Start, upstream: ScriptedUpstream) -> None:
     gateway = start()
-    upstream.answer_with(slow_stream(1.5))
+    upstream.answer_with(slow_stream(1))
     children = gateway.children(WORKER) + gateway.children(PIPELINE)
     running = Stream(gateway)
     gateway.process.kill()
@@ -295,7 +295,7 @@ def test_sigterm_lets_a_stream_finish_refuses_what_is_new_and_loses_nothing(
 ) -> None:
     gateway = start(server=f"drain: 15, kind: {kind}")
     sent = {call(gateway).headers["x-otelgw-trace-id"]}
-    upstream.answer_with(slow_stream(2))
+    upstream.answer_with(slow_stream(1.2))
     running = Stream(gateway)
     with httpx.Client() as kept:
         sent.add(kept.get(f"{gateway.url}/v1/models").headers["x-otelgw-trace-id"])
@@ -347,7 +347,7 @@ def test_a_signal_to_every_process_drains_as_one_to_the_master_does(
     tmp_path: Path, upstream: ScriptedUpstream, number: signal.Signals
 ) -> None:
     """A terminal sends ^C to its whole group; systemd sends SIGTERM to every process of a service."""
-    upstream.answer_with(slow_stream(1.5))
+    upstream.answer_with(slow_stream(1))
     gateway = GatewayProcess(config(upstream.url, server="drain: 15"), tmp_path, group=True)
     with gateway:
         running = Stream(gateway)
@@ -374,7 +374,7 @@ def test_a_signal_while_starting_ends_it_with_0(tmp_path: Path, upstream: Script
 def test_a_reload_brings_new_models_and_breaks_nothing(start: Start, upstream: ScriptedUpstream, kind: str) -> None:
     gateway = start(server=f"drain: 15, kind: {kind}")
     assert call(gateway, model="new").status_code == 404
-    upstream.answer_with(slow_stream(2.5))
+    upstream.answer_with(slow_stream(1.8))
     running = Stream(gateway)
     upstream.answer_with(openai)
     failures: list[Any] = []
@@ -457,7 +457,7 @@ def test_a_reload_can_change_the_destinations_and_the_number_of_workers(
 
 def test_a_stop_soon_after_a_reload_still_lets_streams_of_both_finish(start: Start, upstream: ScriptedUpstream) -> None:
     gateway = start(server="drain: 15")
-    upstream.answer_with(slow_stream(3))
+    upstream.answer_with(slow_stream(2.5))
     old = Stream(gateway)
     gateway.process.send_signal(signal.SIGHUP)
     gateway.wait_until(lambda: "configuration reloaded" in log(gateway), 20)

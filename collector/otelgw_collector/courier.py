@@ -17,7 +17,7 @@ from otelgw_collector.flow import Flow, Position
 from otelgw_collector.lane import Batch, Frozen, Item, Lane, Place, letter_key
 from otelgw_collector.letters import Key, Letter
 from otelgw_collector.segments import ADDRESSED, Entry, SegmentReader, read_at
-from otelgw_exporters.delivery import Exporter, Outcome, Verdict
+from otelgw_exporters.delivery import DONE, Exporter, Outcome, Verdict
 
 __all__ = ["Courier"]
 
@@ -47,15 +47,20 @@ class Courier(Generic[T]):
         self._jitter = jitter
         self._changed = threading.Condition(flow.lock)
         self._warned: dict[str, float] = {}
+        self._wakes_at = float("inf")  # by itself
         self._thread = threading.Thread(target=self._run, name=f"deliver {lane.destination.name}", daemon=True)
 
     def start(self) -> None:
         """Start delivering."""
         self._thread.start()
 
-    def notify(self) -> None:
-        """Have the courier look what there is to do; the caller holds the lock."""
-        self._changed.notify()
+    def notify(self, *, force: bool = False) -> None:
+        """Have the courier look what there is to do, if there is more than it knows of; the caller holds the lock."""
+        lane, now = self.lane, self._clock()
+        pause = lane.pause(now, draining=self._flow.draining)
+        sooner = pause is not None and now + pause < self._wakes_at
+        if force or sooner or (lane.idle and not lane.following):
+            self._changed.notify()
 
     def close(self, timeout: float) -> None:
         """Close the exporter and wait for the thread, at most ``timeout`` seconds."""
@@ -90,6 +95,7 @@ class Courier(Generic[T]):
                 if flow.stop_at is not None:
                     lane.ended = flow.head_done if pause is None else now + pause >= flow.stop_at
                 if not lane.ended:
+                    self._wakes_at = float("inf") if pause is None else now + pause
                     self._changed.wait(pause)
             lane.ended = True
             return False
@@ -108,7 +114,7 @@ class Courier(Generic[T]):
         if lane.batch is not None:
             self._deliver(lane.batch)
 
-    def _begin(self, items: Sequence[Item[T]], spans: Sequence[ReadableSpan], places: Sequence[Place]) -> None:
+    def _begin(self, items: Sequence[Item[T]], spans: Sequence[ReadableSpan], sources: Sequence[Item[T]]) -> None:
         again = [
             self._key(key)
             for item in items
@@ -117,7 +123,7 @@ class Courier(Generic[T]):
         ]
         with self._flow.lock:
             self.lane.taken_up += again
-            self.lane.begin(spans, items, places, self._clock())
+            self.lane.begin(spans, items, sources, self._clock())
 
     def _thaw(self, frozen: Frozen) -> None:
         """Make the batch again that was on its way when the last process ended: the same spans in the same order."""
@@ -130,11 +136,11 @@ class Courier(Generic[T]):
                 size = len(entry.payload)
                 path = self._flow.positions[place.segment].path
                 items += [Item(place.segment, place.end, size, *decoded) for decoded in self._decode(path, entry)]
-        spans, places = self._selected(items)
+        spans, sources = self._selected(items)
         kept = [index for index, span in enumerate(spans) if letter_key(span) in frozen.spans]
         with self._flow.lock:
             lane = self.lane
-            batch = lane.begin([spans[at] for at in kept], items, [places[at] for at in kept], self._clock())
+            batch = lane.begin([spans[at] for at in kept], items, [sources[at] for at in kept], self._clock())
             batch.ends = {segment: end for segment, end in frozen.ends.items() if segment in lane.read}
             lane.counters.dropped += lost
 
@@ -181,10 +187,10 @@ class Courier(Generic[T]):
         if reader.skipped:
             self._warn("damage", f"{reader.skipped} bytes of segment {position.path.name} are damaged and skipped")
 
-    def _selected(self, items: Sequence[Item[T]]) -> tuple[list[ReadableSpan], list[Place]]:
-        """Return the spans that this destination gets, and of each one where it is from."""
+    def _selected(self, items: Sequence[Item[T]]) -> tuple[list[ReadableSpan], list[Item[T]]]:
+        """Return the spans that this destination gets, and of each one which record it is from."""
         spans: list[ReadableSpan] = []
-        places: list[Place] = []
+        sources: list[Item[T]] = []
         select = self.lane.destination.select
         for item in items:
             try:
@@ -196,8 +202,8 @@ class Courier(Generic[T]):
             if item.address is not None and item.address.spans:
                 chosen = [span for span in chosen if letter_key(span) in item.address.spans]
             spans += chosen
-            places += [item.place] * len(chosen)
-        return spans, places
+            sources += [item] * len(chosen)
+        return spans, sources
 
     def _deliver(self, batch: Batch) -> None:
         lane, stop_at = self.lane, self._flow.stop_at
@@ -224,9 +230,12 @@ class Courier(Generic[T]):
         """Return the dead letters of what can never be delivered, each with the record that it is from."""
         found: list[Letter] = []
         records: dict[Place, Entry | None] = {}
-        for span, place, verdict in zip(batch.spans, batch.places, outcome.verdicts, strict=True):
+        if outcome.verdicts.count(DONE) == len(batch.spans):
+            return found
+        for span, source, verdict in zip(batch.spans, batch.sources, outcome.verdicts, strict=True):
             if verdict.state != "dead":
                 continue
+            place = source.place
             if place not in records:
                 records[place] = self._entry(place)
             entry = records[place]
@@ -242,6 +251,8 @@ class Courier(Generic[T]):
     def _report(self, outcome: Outcome) -> None:
         """Log what changed: trouble at most once a minute, its end once."""
         lane = self.lane
+        if not lane.error and not outcome.rejected and outcome.verdicts.count(DONE) == len(outcome.verdicts):
+            return
         retried = [verdict.reason for verdict in outcome.verdicts if verdict.state == "retry"]
         dead = [verdict.reason for verdict in outcome.verdicts if verdict.state == "dead"]
         if dead:

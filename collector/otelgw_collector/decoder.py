@@ -54,13 +54,15 @@ class Decoder(Generic[T]):
         if self._quarantine.deaths and self._quarantine.holds(record):
             self._keep(segment, entry, "decoding it has ended the pipeline three times", self._aside)
             return []
+        self._quarantine.note(record)
         try:
-            with self._quarantine.noted(record):
-                return [self._decoded(entry)]
+            return [self._decoded(entry)]
         except Exception as error:  # noqa: BLE001 - whatever is in it, one record must not stop the others
             # The error's type only: its text may quote the record.
             self._keep(segment, entry, type(error).__name__, self._aside)
             return []
+        finally:
+            self._quarantine.clear()
 
     def _decoded(self, entry: Entry) -> Decoded[T]:
         if entry.kind == ADDRESSED:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 from opentelemetry.sdk.trace import ReadableSpan
@@ -24,7 +24,7 @@ from otelgw_collector.histogram import Histogram
 from otelgw_collector.letters import Key, Letter
 from otelgw_collector.retry import RetryPolicy
 from otelgw_collector.segments import OVERHEAD
-from otelgw_exporters.delivery import Exporter, Outcome, Verdict
+from otelgw_exporters.delivery import DONE, Exporter, Outcome, Verdict
 
 __all__ = ["Batch", "Batching", "Counters", "Destination", "Frozen", "Item", "Lane", "Place", "Status", "letter_key"]
 
@@ -104,13 +104,13 @@ class Frozen(msgspec.Struct, array_like=True, frozen=True):
 
 @dataclass(slots=True)
 class Batch:
-    """Spans on their way. ``places`` are where the records are that they came from, one for each span.
+    """Spans on their way. ``sources`` are the records that they came from, one for each span.
 
     ``ends`` are the cursors once all of them are dealt with. Times are on the lane's clock.
     """
 
     spans: list[ReadableSpan]
-    places: list[Place]
+    sources: list[Item[Any]]
     ends: dict[str, int]
     began: float = 0.0
     tries: int = 0
@@ -120,7 +120,7 @@ class Batch:
 
     def frozen(self) -> Frozen:
         """Return what has to be known to make the same batch again."""
-        places = tuple(dict.fromkeys(self.places))
+        places = tuple(dict.fromkeys(source.place for source in self.sources))
         return Frozen(places, frozenset(map(letter_key, self.spans)), self.ends)
 
 
@@ -274,10 +274,10 @@ class Lane(Generic[T]):
         return items
 
     def begin(
-        self, spans: Sequence[ReadableSpan], items: Sequence[Item[T]], places: Sequence[Place] = (), now: float = 0.0
+        self, spans: Sequence[ReadableSpan], items: Sequence[Item[T]], sources: Sequence[Item[T]] = (), now: float = 0.0
     ) -> Batch:
-        """Start the delivery of the selected ``spans`` of ``items``; ``places`` says of each span where it is from."""
-        self.batch = Batch(list(spans), list(places), {item.segment: item.end for item in items}, now)
+        """Start the delivery of the selected ``spans`` of ``items``; ``sources`` says of each span which it is from."""
+        self.batch = Batch(list(spans), list(sources), {item.segment: item.end for item in items}, now)
         self.batch.subject = items[0].subject if items else None
         self.thaw = None
         return self.batch
@@ -303,9 +303,14 @@ class Lane(Generic[T]):
         batch = self.batch
         if batch is None:
             raise RuntimeError("there is no batch to settle")
-        again = [verdict.state == "retry" for verdict in outcome.verdicts]
-        left = [span for span, retry in zip(batch.spans, again, strict=True) if retry]
-        dead = sum(verdict.state == "dead" for verdict in outcome.verdicts)
+        verdicts = outcome.verdicts
+        left: list[ReadableSpan] = []
+        dead = 0
+        if verdicts.count(DONE) != len(batch.spans):
+            again = [verdict.state == "retry" for verdict in verdicts]
+            left = [span for span, retry in zip(batch.spans, again, strict=True) if retry]
+            batch.sources = [source for source, retry in zip(batch.sources, again, strict=False) if retry]
+            dead = sum(verdict.state == "dead" for verdict in verdicts)
         self.counters.delivered += len(batch.spans) - len(left) - dead - outcome.rejected
         self.counters.dead += dead
         self.counters.rejected += outcome.rejected
@@ -314,7 +319,6 @@ class Lane(Generic[T]):
         if left:
             policy = self.destination.retry
             batch.spans = left
-            batch.places = [place for place, retry in zip(batch.places, again, strict=False) if retry]
             batch.tries += 1
             batch.asked_before = now + policy.asked(outcome.after)
             batch.not_before = now + policy.delay(batch.tries, outcome.after, jitter)
@@ -354,7 +358,7 @@ class Lane(Generic[T]):
             self.destination.name,
             state,
             self.error,
-            len(self.queue) + (len(set(self.batch.places)) if self.batch is not None else 0),
+            len(self.queue) + (len(set(map(id, self.batch.sources))) if self.batch is not None else 0),
             Counters(**asdict(self.counters)),
             sum(max(0, position.offset - self.done.get(key, 0)) for key, position in positions.items()),
             age(cast("T", oldest)) if oldest is not None else 0.0,

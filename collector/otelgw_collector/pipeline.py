@@ -178,7 +178,7 @@ class Pipeline(Generic[T]):
             with self._flow.lock:
                 self._flow.head_done = draining and not found
                 if found or draining:
-                    self._notify()
+                    self._notify(force=draining)
             self._save(head, ledger)
             if self._couriers and sweeper.sweep():
                 # The file is gone before its cursors: a full disk may not take the change before there is room.
@@ -200,7 +200,7 @@ class Pipeline(Generic[T]):
     def _end(self, head: Head[T], sweeper: Sweeper, ledger: Ledger) -> None:
         with self._flow.lock:
             self._flow.abandoned = True
-            self._notify()
+            self._notify(force=True)
         self._save(head, ledger, force=True)
         for courier in self._couriers:
             courier.close(_CLOSE)
@@ -211,9 +211,9 @@ class Pipeline(Generic[T]):
         ledger.close()
         head.close()
 
-    def _notify(self) -> None:
+    def _notify(self, *, force: bool) -> None:
         for courier in self._couriers:
-            courier.notify()
+            courier.notify(force=force)
 
     def _tell(self, sweeper: Sweeper, ledger: Ledger, *, force: bool = False) -> None:
         now = self._clock()

@@ -10,8 +10,6 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = ["DEATHS", "Quarantine"]
@@ -56,20 +54,18 @@ class Quarantine:
         """True if ``record`` has cost three lives."""
         return self.deaths.get(record, 0) >= DEATHS
 
-    @contextmanager
-    def noted(self, record: str) -> Iterator[None]:
-        """Leave a note of ``record`` while the block runs."""
+    def note(self, record: str) -> None:
+        """Leave a note of ``record``, in the place of this thread's last one."""
         slot = self._slot()
-        if self._map is None or slot >= _SLOTS:
-            yield
-            return
-        note = record.encode("ascii", "replace")[:_SLOT]
-        at = slot * _SLOT
-        self._map[at : at + len(note)] = note
-        try:
-            yield
-        finally:
-            self._map[at : at + len(note)] = _EMPTY[: len(note)]
+        if self._map is not None and slot < _SLOTS:
+            note = record.encode("ascii", "replace")[:_SLOT]
+            self._map[slot * _SLOT : slot * _SLOT + len(note)] = note
+
+    def clear(self) -> None:
+        """Take this thread's note away."""
+        slot = self._slot()
+        if self._map is not None and slot < _SLOTS:
+            self._map[slot * _SLOT : (slot + 1) * _SLOT] = _EMPTY
 
     def _slot(self) -> int:
         thread = threading.get_ident()

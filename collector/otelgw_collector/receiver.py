@@ -7,6 +7,7 @@ of the spans that were taken; ``otlp_spans.decode`` reads it.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -21,15 +22,26 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from otelgw_collector.segments import OTLP
-from otelgw_exporters import semconv
+from otelgw_exporters import foreign, semconv
 
-__all__ = ["Answer", "Counters", "Intake", "Screened", "Spool", "from_protobuf", "is_allowed", "screen"]
+__all__ = [
+    "Answer",
+    "Counters",
+    "Intake",
+    "Screened",
+    "Spool",
+    "from_protobuf",
+    "is_allowed",
+    "screen",
+    "take_content_out",
+]
 
 logger = logging.getLogger(__name__)
 
 _SERVICE_INSTANCE_ID = "service.instance.id"
 _FULL = 5.0  # seconds after which a sender may try again when the spool takes nothing
 _STOPPING = 1.0
+_SLOW = 64 * 1024  # bytes of a body that is not protobuf
 _QUIET = 60.0  # seconds between two log lines about the same trouble
 
 
@@ -127,6 +139,20 @@ def screen(request: ExportTraceServiceRequest, instance: str, body: bytes | None
     return Screened(kept.SerializeToString(), taken, looped, invalid)
 
 
+def take_content_out(request: ExportTraceServiceRequest) -> None:
+    """Remove what was said from a request's spans: from attributes, from those of events, and error texts."""
+    for resource in request.resource_spans:
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                holders: list[Span | Span.Event] = [span, *span.events]
+                for holder in holders:
+                    kept = [pair for pair in holder.attributes if not foreign.is_content(pair.key)]
+                    if len(kept) < len(holder.attributes):
+                        holder.ClearField("attributes")
+                        holder.attributes.extend(kept)
+                span.status.ClearField("message")
+
+
 def _copy(target: ResourceSpans, source: ResourceSpans, kept: Iterable[tuple[ScopeSpans, list[Span]]]) -> None:
     target.resource.CopyFrom(source.resource)
     target.schema_url = source.schema_url
@@ -162,12 +188,14 @@ class Intake:
     """Writes requests to ``spool``. To be used by one thread.
 
     ``instance`` is the ``service.instance.id`` of this gateway's own spans. ``commit``, if there is one, returns when
-    everything that is written by then is safe from power loss. Once ``stopping`` is set nothing is taken any more.
+    everything that is written by then is safe from power loss. Without ``content`` what was said is taken out of spans
+    before they are written. Once ``stopping`` is set nothing is taken any more.
     """
 
     spool: Spool
     instance: str
     commit: Callable[[], Awaitable[None]] | None = None
+    content: bool = True
     clock: Callable[[], float] = time.monotonic
     counters: Counters = field(default_factory=Counters)
     stopping: bool = False
@@ -176,14 +204,27 @@ class Intake:
     async def receive(
         self, body: bytes, read: Callable[[bytes], ExportTraceServiceRequest] = from_protobuf, *, keep: bool = True
     ) -> Answer:
-        """Take the request as ``take`` does; return its answer once it holds."""
-        answer = self.take(body, read, keep=keep)
+        """Take the request as ``take`` does; return its answer once it holds.
+
+        A large body that is slow to read is read in a thread: others do not wait for it.
+        """
+        if keep or len(body) < _SLOW:
+            answer = self.take(body, read, keep=keep)
+        else:
+            answer = await self._take_slowly(body, read)
         if answer.kind == "accepted" and self.commit is not None:
             try:
                 await self.commit()
             except OSError as error:
                 return self._full(error)
         return answer
+
+    async def _take_slowly(self, body: bytes, read: Callable[[bytes], ExportTraceServiceRequest]) -> Answer:
+        try:
+            request = await asyncio.to_thread(read, body)
+        except ValueError as error:
+            return self._unreadable(error)
+        return self._put(request, None)
 
     def take(
         self, body: bytes, read: Callable[[bytes], ExportTraceServiceRequest] = from_protobuf, *, keep: bool = True
@@ -192,14 +233,19 @@ class Intake:
 
         ``keep`` says that the body is protobuf, and goes into the spool as it is if all of it is taken.
         """
-        if self.stopping:
-            return self._unavailable("the receiver is stopping", _STOPPING)
         try:
             request = read(body)
         except ValueError as error:
-            self.counters.unreadable += 1
-            return Answer("unreadable", str(error))
-        screened = screen(request, self.instance, body if keep else None)
+            return self._unreadable(error)
+        return self._put(request, body if keep else None)
+
+    def _put(self, request: ExportTraceServiceRequest, body: bytes | None) -> Answer:
+        if self.stopping:
+            return self._unavailable("the receiver is stopping", _STOPPING)
+        if not self.content:
+            take_content_out(request)
+            body = None
+        screened = screen(request, self.instance, body)
         if screened.taken:
             try:
                 self.spool.append(screened.payload, OTLP)
@@ -218,6 +264,10 @@ class Intake:
         if screened.looped:
             self._say("spans that came from this gateway are refused, %d so far: a destination leads back here", None)
         return Answer("accepted", _explained(screened), screened.looped + screened.invalid)
+
+    def _unreadable(self, error: ValueError) -> Answer:
+        self.counters.unreadable += 1
+        return Answer("unreadable", str(error))
 
     def _full(self, error: OSError) -> Answer:
         self._say("the spool takes nothing: %s; senders are asked to come again", error.strerror)

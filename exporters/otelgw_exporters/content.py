@@ -16,6 +16,7 @@ _OPENINFERENCE = (
     ("input", semconv.OTELGW_REQUEST_BODY, frozenset({"messages", "input", "prompt"})),
     ("output", semconv.OTELGW_RESPONSE_BODY, frozenset({"choices", "data", "output"})),
 )
+_CHUNK = "chat.completion.chunk"
 _SAID = ("messages", "prompt", "input", "query")  # fields that hold what was said, the first one counts
 _NO_PARAMETERS = frozenset({*_SAID, "model", "metadata", "litellm_metadata", "tags"})
 _USERS = ("user", "safety_identifier")
@@ -131,8 +132,8 @@ def answered(
 
     ``created`` is in seconds since the epoch.
     """
-    if body:
-        return dict(body)
+    if body:  # an instrumentation that puts a stream together may leave it the chunks' name
+        return {**body, "object": "chat.completion"} if body.get("object") == _CHUNK else dict(body)
     said = structured(attributes, semconv.GEN_AI_OUTPUT_MESSAGES)
     identifier = attributes.get(semconv.GEN_AI_RESPONSE_ID)
     if failed and not said and identifier is None:

@@ -23,12 +23,13 @@ from otelgw_exporters import catalog, options, payload
 from otelgw_exporters.delivery import DONE, OPERATOR_DELAY, Exporter, Outcome, Verdict, all_retry
 from otelgw_exporters.errors import DestinationConfigError
 from otelgw_exporters.lines import Appender
-from otelgw_exporters.otlp_wire import Encoder, assemble, to_json
+from otelgw_exporters.otlp_wire import Encoder, assemble, split, to_json
 from otelgw_exporters.semconv import profile_of
 
 __all__ = ["FileExporter"]
 
 _SECOND = 1_000_000_000
+_LINE = 400_000  # bytes of protobuf, which JSON doubles: the Collector's file receivers take lines of 1 MiB
 _FIELDS = ("date", "hour", "pid", "service")
 _UNSAFE = re.compile(r"[^\w.-]")
 _LONGEST = 100  # characters of a service's name in a path
@@ -126,10 +127,12 @@ class FileExporter(Exporter):
             traces.setdefault(span.context.trace_id if span.context else 0, []).append(position)
         for positions in traces.values():
             members = [spans[position] for position in positions]
-            yield partial(self._otlp_line, members), members[0], tuple(positions)
+            yield partial(self._otlp_lines, members), members[0], tuple(positions)
 
-    def _otlp_line(self, spans: Sequence[ReadableSpan]) -> bytes:
-        return to_json(assemble([self._encode(span) for span in spans]))
+    def _otlp_lines(self, spans: Sequence[ReadableSpan]) -> bytes:
+        """Return the spans of a trace as one line; as several where one would be longer than readers take."""
+        runs = split([self._encode(span) for span in spans], _LINE)
+        return b"\n".join(to_json(assemble(run)) for run in runs)
 
     def _path_of(self, span: ReadableSpan) -> str:
         """Return the path for what ``span`` began: the same on every try."""

@@ -17,7 +17,7 @@ from opentelemetry.trace import Status
 
 from otelgw_exporters import foreign_messages, semconv
 
-__all__ = ["is_content", "is_generation", "translated", "without_content"]
+__all__ = ["IDENTITY", "is_content", "is_generation", "translated", "without_content"]
 
 _TRACELOOP_PROPERTIES = "traceloop.association.properties."
 _KIND = "openinference.span.kind"
@@ -194,6 +194,14 @@ _CONTENT_PREFIXES = (
     *("traceloop.prompt.template", "ai.prompt", "ai.response.text", "ai.response.object", "ai.response.toolCalls"),
     *("ai.toolCall.args", "ai.toolCall.result", "ai.value", "ai.values", "ai.embedding"),
 )
+IDENTITY = frozenset(
+    {
+        *("user.id", "user.email", "user.name", "user.full_name", "enduser.id", "enduser.pseudo.id", "llm.user"),
+        *("gen_ai.user", f"{_TRACELOOP_PROPERTIES}user_id"),
+    }
+)
+"""Attributes of any of the vocabularies that say who called."""
+
 _KEPT = frozenset({semconv.GEN_AI_PROMPT_NAME, semconv.GEN_AI_PROMPT_VERSION, "document.id", "document.score"})
 
 

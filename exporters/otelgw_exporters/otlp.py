@@ -37,8 +37,8 @@ from otelgw_exporters.delivery import (
     to_outcome,
 )
 from otelgw_exporters.errors import DestinationConfigError
-from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, assemble, split, to_json
-from otelgw_exporters.semconv import DIALECTS, Profile, profile_of
+from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, Singly, assemble, split, to_json
+from otelgw_exporters.semconv import BODIES, DIALECTS, FORMS, Profile, profile_of
 
 __all__ = ["OtlpGrpcExporter", "OtlpHttpExporter"]
 
@@ -105,7 +105,14 @@ class _OtlpExporter(Exporter):
 @lru_cache(maxsize=32)
 def _encoder(profile: Profile) -> Encoder:
     """Return the encoder that all destinations of a profile share."""
-    return Encoder(profile.attributes, frozenset(DIALECTS[profile.semconv].renames.values()))
+    dialect = DIALECTS[profile.semconv]
+    singly = Singly(
+        form=FORMS[profile.form],
+        dropped=frozenset() if profile.bodies else BODIES,
+        special=frozenset(dialect.renames) | frozenset(dialect.values) | dialect.doubles,
+        merged=frozenset(dialect.renames.values()),
+    )
+    return Encoder(profile.attributes, singly)
 
 
 def _agent() -> str:

@@ -21,14 +21,15 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
-__all__ = ["EncodedSpan", "Encoder", "assemble", "split", "to_json"]
+__all__ = ["EncodedSpan", "Encoder", "Singly", "assemble", "split", "to_json"]
 
 _INT64, _UINT64 = 1 << 63, (1 << 64) - 1
 _DOUBLE = struct.Struct("<d")
 _TIMES = struct.Struct("<BQBQ")
 _FLAGS = struct.Struct("<BBI")
-_KINDS = {kind: bytes((0x30, kind.value + 1)) for kind in SpanKind}  # OTLP counts from 1, 0 being unspecified
-_CODES = {StatusCode.UNSET: b"", StatusCode.OK: b"\x18\x01", StatusCode.ERROR: b"\x18\x02"}
+# By value: an enum's own hash is a Python function. OTLP counts kinds from 1, 0 being unspecified.
+_KINDS = {kind.value: bytes((0x30, kind.value + 1)) for kind in SpanKind}
+_CODES = {StatusCode.UNSET.value: b"", StatusCode.OK.value: b"\x18\x01", StatusCode.ERROR.value: b"\x18\x02"}
 _TRACE_FLAGS = int(SpanFlags.SPAN_FLAGS_TRACE_FLAGS_MASK)
 _HAS_IS_REMOTE = int(SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
 _IS_REMOTE = int(SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
@@ -45,22 +46,28 @@ class EncodedSpan(NamedTuple):
     span: bytes
 
 
+class Singly(NamedTuple):
+    """What is known of a shape, so that attributes can be taken one by one.
+
+    Those in ``dropped`` are left out, one in ``special`` has to go through the shape by itself, of any other only the
+    value is changed, by ``form``. Where one of ``merged`` is there, two may become one: the shape has to see all.
+    """
+
+    form: Callable[[Any], Any]
+    dropped: frozenset[str]
+    special: frozenset[str]
+    merged: frozenset[str]
+
+
 class Encoder:
     """Encodes spans; ``shape`` gives the attributes as the destination reads them.
-
-    ``shape`` is asked about one attribute at a time where it may be: it must then treat each one by itself, but for
-    those that it may give a name in ``merged``, which is asked about in the context of all of them.
 
     An encoder that several destinations share keeps what it has encoded for as long as the span lives.
     """
 
-    def __init__(
-        self,
-        shape: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        merged: frozenset[str] | None = None,
-    ) -> None:
+    def __init__(self, shape: Callable[[Mapping[str, Any]], Mapping[str, Any]], singly: Singly | None = None) -> None:
         self._shape = shape
-        self._merged = merged
+        self._singly = singly
         # Most attributes of a request are those of the one before it. Typed, because 1, 1.0 and True are equal.
         self._known_pair = lru_cache(maxsize=8192, typed=True)(self._pair)
         # By identity, the object kept alive: hashing an SDK resource serialises all of it.
@@ -94,7 +101,7 @@ class Encoder:
         return encoded
 
     def _attributes(self, attributes: Mapping[str, Any]) -> bytes:
-        if self._merged is None or not self._merged.isdisjoint(attributes):
+        if self._singly is None or not self._singly.merged.isdisjoint(attributes):
             return _attributes(9, self._shape(attributes))
         known, pair = self._known_pair, self._pair
         return b"".join(
@@ -107,7 +114,12 @@ class Encoder:
         )
 
     def _pair(self, key: str, value: Any) -> bytes:
-        return b"".join([_pair(9, name, shaped) for name, shaped in self._shape({key: value}).items()])
+        singly = self._singly
+        if singly is None or key in singly.special:
+            return _attributes(9, self._shape({key: value}))
+        if key in singly.dropped:
+            return b""
+        return _pair(9, key, singly.form(value))
 
     def _once(self, value: Any, encode: Callable[[Any], bytes]) -> bytes:
         known = self._known.get(id(value))
@@ -222,9 +234,9 @@ def _span(span: ReadableSpan, attributes: bytes) -> bytes:
         _field(3, _utf8(state)) if (state := _trace_state(context)) else b"",
         b"\x22\x08" + parent.span_id.to_bytes(8, "big") if parent is not None else b"",
         _field(5, name) if name else b"",
-        _KINDS[span.kind],
+        _KINDS[span.kind.value],
         times,
-        _field(15, (_field(2, _utf8(description)) if description else b"") + _CODES[span.status.status_code]),
+        _field(15, (_field(2, _utf8(description)) if description else b"") + _CODES[span.status.status_code.value]),
         flags,
         attributes,
     ]

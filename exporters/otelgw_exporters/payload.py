@@ -13,8 +13,10 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.resources import files
+from math import isclose
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary, ref
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import format_span_id, format_trace_id
@@ -30,6 +32,7 @@ VERSION = "1.0.0"
 
 _SECOND = 1_000_000_000
 _REDACTED = "REDACTED"
+_LIST = "genai-prices"  # otelgw.cost.source
 
 _CALL_TYPES = {
     "/v1/chat/completions": "acompletion",
@@ -68,9 +71,22 @@ _RATE_LIMIT = f"{semconv.HTTP_RESPONSE_HEADER}x-ratelimit-"
 _CUSTOM_HEADER = f"{semconv.HTTP_REQUEST_HEADER}x-"
 
 
+# By the span that a call is about; with the others, held weakly, since the span itself may be among them.
+_known: WeakKeyDictionary[ReadableSpan, tuple[tuple[ref[ReadableSpan], ...], bytes]] = WeakKeyDictionary()
+
+
 def encoded(call: Call) -> bytes:
-    """Return the payload of a call as JSON in UTF-8, on one line."""
-    return document.write(standard_payload(call.span, call.server, call.attempts))
+    """Return the payload of a call as JSON in UTF-8, on one line.
+
+    It is made once for all destinations that are given the same spans, and kept for as long as one of them keeps these.
+    """
+    others = call.attempts if call.server is None else (call.server, *call.attempts)
+    known = _known.get(call.span)
+    if known is not None and tuple(each() for each in known[0]) == others:
+        return known[1]
+    made = document.write(standard_payload(call.span, call.server, call.attempts))
+    _known[call.span] = (tuple(map(ref, others)), made)
+    return made
 
 
 def schema() -> dict[str, Any]:
@@ -103,17 +119,18 @@ class _Payload:
         self.start, self.end = whole.start_time or 0, whole.end_time or whole.start_time or 0
         asked, self.answer = content.read_bodies(self.own)
         self.route = str(self.server.get(semconv.HTTP_ROUTE) or self.server.get(semconv.URL_PATH) or "")
-        self.call_type = self._call_type()
+        self.call_type = self._call_type(asked)
         self.asked = content.Asked(self.own, asked, by_items=self.call_type == "aresponses")
         self.failure: Failure = failure_of(span, server, attempts[-1] if attempts else None)
         self.failed = bool(self.failure.type)
         self.stream = self.own.get(semconv.GEN_AI_REQUEST_STREAM) is True or asked.get("stream") is True
         self.provider = str(self.own.get(semconv.GEN_AI_PROVIDER_NAME) or self.last.get(_ATTEMPT_PROVIDER) or "")
 
-    def _call_type(self) -> str:
-        if self.own.get(semconv.OPENAI_API_TYPE) == "responses":
-            return "aresponses"
+    def _call_type(self, asked: Mapping[str, Any]) -> str:
         operation = str(self.own.get(semconv.GEN_AI_OPERATION_NAME) or "")
+        by_items = operation == "chat" and "input" in asked and "messages" not in asked
+        if by_items or self.own.get(semconv.OPENAI_API_TYPE) == "responses":
+            return "aresponses"
         return _CALL_TYPES.get(self.route) or _OPERATIONS.get(operation) or self.route or operation
 
     # What several keys share
@@ -176,7 +193,7 @@ class _Payload:
             return float(amount), str(self.own.get(semconv.OTELGW_COST_SOURCE) or "provider")
         if self.listed is None or semconv.OTELGW_CALL_ID in self.own:  # the gateway has looked for a price itself
             return None, ""
-        return self.listed.total, "genai-prices"
+        return self.listed.total, _LIST
 
     @cached_property
     def api_base(self) -> str:
@@ -297,7 +314,7 @@ class _Payload:
         parts: tuple[float | None, float | None] = (None, None)
         if not self.usage["completion_tokens"]:
             parts = (total, 0.0)
-        elif self.listed is not None and abs(self.listed.total - total) <= 1e-9 * max(total, 1e-9):
+        elif self.cost[1] == _LIST and self.listed is not None and isclose(self.listed.total, total):
             parts = (self.listed.input, self.listed.output)
         return {
             "input_cost": parts[0],

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from otelgw_exporters import semconv
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo
+    from genai_prices.types import ModelPrice
 
 __all__ = ["Cost", "cost", "model_map"]
 
 _LONGEST = 200  # characters of a model's name that is looked for
 _DECIMALS = 15  # hides the noise of binary fractions
 _MTOK = Decimal(1_000_000)
+_HOUR = 3_600_000_000_000  # nanoseconds
 
 # gen_ai.provider.name -> the id of a provider in genai-prices, where they differ.
 _PROVIDERS = {
@@ -64,63 +65,83 @@ class Cost(NamedTuple):
     total: float
 
 
+class _Listed(NamedTuple):
+    """One model's row of the price list at some time, as LiteLLM has it. ``linear``: tokens times rates is its cost."""
+
+    value: Mapping[str, Any]
+    price: ModelPrice
+    linear: bool
+
+
 def model_map(provider: str, models: tuple[str, ...], *, time_ns: int) -> dict[str, Any] | None:
     """Return LiteLLM's ``model_map_value`` of the first of ``models`` that is known at a provider; None if none is.
 
     ``provider`` is a ``gen_ai.provider.name``; prices are those of that hour. What genai-prices does not know of a
     known model is None.
     """
-    found = _first(provider, models)
-    return None if found is None else dict(_described(provider, found[0], _hour(time_ns)))
+    listed = _first(provider, models, time_ns)
+    return None if listed is None else dict(listed.value)
 
 
 def cost(provider: str, models: tuple[str, ...], usage: Mapping[str, Any], *, time_ns: int) -> Cost | None:
     """Return what ``usage`` (attributes) costs at the list price of the time; None where no price is known."""
-    found = _first(provider, models)
-    counts = {name: usage.get(attribute) for name, attribute in _COUNTS}
-    if found is None or (counts["input_tokens"] is None and counts["output_tokens"] is None):
+    listed = _first(provider, models, time_ns)
+    counts = {name: _tokens(usage.get(attribute)) for name, attribute in _COUNTS}
+    if listed is None or (counts["input_tokens"] is None and counts["output_tokens"] is None):
         return None
+    if listed.price.input_mtok is None and listed.price.output_mtok is None:
+        return None
+    plain = listed.linear and not counts["input_audio_tokens"] and not counts["output_audio_tokens"]
+    return (_linear if plain else _exact)(listed, counts)
+
+
+def _tokens(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _linear(listed: _Listed, counts: Mapping[str, int | None]) -> Cost | None:
+    """Return tokens times rates: exact, and a fiftieth of the work."""
+    read, write = counts["cache_read_tokens"] or 0, counts["cache_write_tokens"] or 0
+    plain = (counts["input_tokens"] or 0) - read - write
+    if plain < 0:
+        return None
+    rates = listed.value
+    rate = rates["input_cost_per_token"] or 0.0
+    given = plain * rate
+    for tokens, name in ((read, "cache_read_input_token_cost"), (write, "cache_creation_input_token_cost")):
+        given += tokens * (rate if rates[name] is None else rates[name])
+    made = (counts["output_tokens"] or 0) * (rates["output_cost_per_token"] or 0.0)
+    return Cost(round(given, _DECIMALS), round(made, _DECIMALS), round(given + made, _DECIMALS))
+
+
+def _exact(listed: _Listed, counts: Mapping[str, int | None]) -> Cost | None:
     from genai_prices.types import Usage
 
-    price = found[1].get_prices(_hour(time_ns))
-    if price.input_mtok is None and price.output_mtok is None:
-        return None
     try:
-        made = price.calc_price(Usage(**counts, **_NONE_OF_BOTH))
+        made = listed.price.calc_price(Usage(**counts, **_NONE_OF_BOTH))
     except (ValueError, TypeError):  # the counts contradict each other
         return None
     return Cost(*(round(float(made[key]), _DECIMALS) for key in ("input_price", "output_price", "total_price")))
 
 
-def _hour(time_ns: int) -> datetime:
-    """Return the hour of a time: some prices change within a day, none within an hour."""
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).replace(minute=0, second=0, microsecond=0)
-
-
-def _first(provider: str, models: tuple[str, ...]) -> tuple[str, ModelInfo] | None:
-    return next(((model, info) for model in models if model and (info := _find(provider, model))), None)
+def _first(provider: str, models: tuple[str, ...], time_ns: int) -> _Listed | None:
+    # Some prices change within a day, none within an hour.
+    hour = time_ns // _HOUR
+    return next((found for model in models if model and (found := _listed(provider, model, hour))), None)
 
 
 @lru_cache(maxsize=4096)
-def _find(provider: str, model: str) -> ModelInfo | None:
+def _listed(provider: str, model: str, hour: int) -> _Listed | None:
     if not provider or len(model) > _LONGEST:
         return None
     from genai_prices.data_snapshot import get_snapshot
-
-    try:
-        return get_snapshot().find_provider_model(model, None, _PROVIDERS.get(provider, provider), None)[1]
-    except LookupError:
-        return None
-
-
-@lru_cache(maxsize=1024)
-def _described(provider: str, model: str, at: datetime) -> Mapping[str, Any]:
     from genai_prices.types import TieredPrices
 
-    info = _find(provider, model)
-    if info is None:
-        return {}
-    price = info.get_prices(at)
+    try:
+        _, info = get_snapshot().find_provider_model(model, None, _PROVIDERS.get(provider, provider), None)
+    except LookupError:
+        return None
+    price = info.get_prices(datetime.fromtimestamp(hour * _HOUR / 1e9, UTC))
     found: dict[str, Any] = {
         "key": info.id,
         "max_tokens": None,
@@ -131,11 +152,9 @@ def _described(provider: str, model: str, at: datetime) -> Mapping[str, Any]:
     for name, field in _RATES:
         rate = getattr(price, field)
         if isinstance(rate, TieredPrices):
-            tiers += [{"range": [tier.start, None], name: _per_token(tier.price)} for tier in rate.tiers]
+            tiers += [{"range": [tier.start, None], name: float(tier.price / _MTOK)} for tier in rate.tiers]
             rate = rate.base
-        found[name] = None if rate is None else _per_token(rate)
-    return found | {"tiered_pricing": tiers or None}
-
-
-def _per_token(rate: Decimal) -> float:
-    return float(rate / _MTOK)
+        found[name] = None if rate is None else float(rate / _MTOK)
+    special = (price.requests_kcount, price.output_reasoning_mtok, price.output_text_mtok)
+    linear = not tiers and all(rate is None for rate in special)
+    return _Listed(found | {"tiered_pricing": tiers or None}, price, linear)

@@ -27,6 +27,7 @@ import httpx
 from otelgw.config.settings import Limits, Timeouts
 from otelgw.errors import RequestRefused
 from otelgw.http.connection import Connection, Origin, Patience
+from otelgw.http.lazy_headers import LazyHeaders
 from otelgw.http.pool import Dialer, Pool
 from otelgw.http.proxy import Proxies, Proxy
 from otelgw.http.roundtrip import RoundTrip
@@ -106,7 +107,9 @@ def build_request(
         stream = _Body(content)
         head.append((b"Transfer-Encoding", b"chunked") if length is None else (b"Content-Length", b"%d" % length))
     extensions = None if timeout is None else {"timeout": timeout}
-    return httpx.Request(method, url, headers=head, stream=stream, extensions=extensions)
+    request = httpx.Request(method, url, stream=stream, extensions=extensions)
+    request.headers = LazyHeaders(head)
+    return request
 
 
 def client_ssl_context() -> ssl.SSLContext:
@@ -169,9 +172,8 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             await _upload(connection, trip, cast("AsyncIterable[bytes]", request.stream), length)
         else:
             await trip.answered()
-        return httpx.Response(
+        response = httpx.Response(
             trip.status,
-            headers=trip.headers,
             stream=trip,
             extensions={
                 "http_version": trip.http_version,
@@ -181,6 +183,8 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                 "otelgw.reused": connection.served > 1,
             },
         )
+        response.headers = LazyHeaders(trip.headers)
+        return response
 
     async def aclose(self) -> None:
         """Close idle connections now and busy ones when their answers end."""

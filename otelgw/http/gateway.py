@@ -118,6 +118,8 @@ class Gateway:
             await self._end_cut(exchange, receive, send)
         except Exception as error:
             log.exception("request failed", extra={"call_id": exchange.call_id, "trace_id": exchange.trace_id})
+            if not exchange.trace_id:
+                exchange.begin_trace(self.settings.tracing, "ignore")
             internal = GatewayError("internal", f"otelgw failed ({type(error).__name__}); its log has the trace.")
             await self._end(exchange, internal, receive, send)
 
@@ -209,7 +211,7 @@ class Gateway:
             self.relay.settle(exchange, recorded=recorded)
             if self.spool is not None and recorded:
                 self.spool.append(_payload(exchange.record(self.settings.tracing)))
-        except Exception as error:  # noqa: BLE001 - whatever a body does to its reader or a disk to its writer
+        except Exception as error:
             self.unspooled += 1
             if self.unspooled.bit_count() == 1:  # the first, and then ever more rarely
                 reason = error.strerror if isinstance(error, OSError) else type(error).__name__

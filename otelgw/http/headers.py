@@ -74,6 +74,29 @@ def _named_in_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[by
     return found
 
 
+# The verdicts on names that have been seen: the same few come with every request. Bounded, for callers choose names.
+_KNOWN_NAMES = 4096
+_goes_up: dict[bytes, bool] = {}
+_goes_down: dict[bytes, tuple[bytes, bool, bool]] = {}
+
+
+def _judge_upward(name: bytes) -> bool:
+    passes = name not in _STOPPED_UPWARD and not name.startswith(_STOPPED_PREFIXES)
+    if len(_goes_up) < _KNOWN_NAMES:
+        _goes_up[name] = passes
+    return passes
+
+
+def _judge_downward(raw_name: bytes) -> tuple[bytes, bool, bool]:
+    """Return a name in lower case, whether it reaches the caller, and whether the gateway reads it."""
+    name = raw_name.lower()
+    passes = name not in _STOPPED_DOWNWARD and not name.startswith(_STOPPED_DOWN_PREFIXES)
+    verdict = (name, passes, name in _READ)
+    if len(_goes_down) < _KNOWN_NAMES:
+        _goes_down[raw_name] = verdict
+    return verdict
+
+
 def to_upstream(
     headers: Sequence[tuple[bytes, bytes]],
     own: Sequence[tuple[bytes, bytes]],
@@ -82,16 +105,15 @@ def to_upstream(
     drop: frozenset[bytes] = frozenset(),
 ) -> RawHeaders:
     """Return the caller's ``headers`` that go upstream, with ``own`` (auth, configured, trace) replacing same names."""
-    named = _named_in_connection(headers) | drop
-    ours = {name for name, _ in own}
+    stopped = {name for name, _ in own} | _named_in_connection(headers) | drop
     result: RawHeaders = []
     for header in headers:
         name = header[0]
-        if name in _STOPPED_UPWARD and not (forward_credentials and name in _CLIENT_CREDENTIALS):
-            continue
-        if name in ours or name in named or name.startswith(_STOPPED_PREFIXES):
-            continue
-        result.append(header)
+        passes = _goes_up.get(name)
+        if passes is None:
+            passes = _judge_upward(name)
+        if name not in stopped and (passes or (forward_credentials and name in _CLIENT_CREDENTIALS)):
+            result.append(header)
     result.append((b"accept-encoding", b"identity"))
     result.extend(own)
     return result
@@ -114,26 +136,27 @@ def from_upstream(headers: Sequence[tuple[bytes, bytes]]) -> AnswerHead:
     kept: RawHeaders = []
     facts: dict[bytes, bytes] = {}
     for raw_name, value in headers:
-        name = raw_name.lower()
-        if name in _READ:
+        known = _goes_down.get(raw_name)
+        name, passes, read = _judge_downward(raw_name) if known is None else known
+        if read:
             if name == b"connection" and name in facts:
                 facts[name] += b"," + value
             else:
                 facts.setdefault(name, value)
-        if name not in _STOPPED_DOWNWARD and not name.startswith(_STOPPED_DOWN_PREFIXES):
+        if passes:
             kept.append((name, value))
     if b"connection" in facts:
         named = _named_in_connection(facts.items())
         kept = [header for header in kept if header[0] not in named]
-    read = facts.get
-    length = read(b"content-length", b"")
-    request_id = read(b"x-request-id") or read(b"request-id") or read(b"apim-request-id") or b""
+    fact = facts.get
+    length = fact(b"content-length", b"")
+    request_id = fact(b"x-request-id") or fact(b"request-id") or fact(b"apim-request-id") or b""
     return AnswerHead(
         kept,
-        read(b"content-type", b"").decode("latin-1"),
-        read(b"content-encoding", b"").decode("latin-1"),
+        fact(b"content-type", b"").decode("latin-1"),
+        fact(b"content-encoding", b"").decode("latin-1"),
         int(length) if length.isdigit() else -1,
-        read(b"retry-after", b"").decode("latin-1"),
+        fact(b"retry-after", b"").decode("latin-1"),
         request_id.decode("latin-1")[:256],
     )
 

@@ -40,7 +40,7 @@ _OPTION = "stream_options_refused"
 _OPTION_REFUSED = frozenset({400, 422})
 _REFUSAL_SIZE = 64 * 1024
 _EVENTS = "text/event-stream"
-_JSON = ("application/json", "application/problem+json")
+_JSON = frozenset({"application/json", "application/problem+json"})
 
 # What a plugged-in httpx transport raises, most specific first.
 _HTTPX_ERRORS: tuple[tuple[type[Exception], str], ...] = (
@@ -225,7 +225,7 @@ class Relay:
         passing = _Passing(exchange, answer, capture)
         exchange.passing = passing
         try:
-            if content_type.startswith(_JSON) and answer.head.length <= self._limits.hold:
+            if self._is_held(exchange, answer.head, content_type):
                 await self._hold(exchange, passing, send)
             else:
                 if answer.usage_injected and content_type.startswith(_EVENTS) and not passing.encoding:
@@ -238,6 +238,14 @@ class Relay:
         except GatewayError as error:
             self._fail(exchange, answer.attempt, error)
             raise
+
+    def _is_held(self, exchange: Exchange, head: AnswerHead, content_type: str) -> bool:
+        """JSON is held up to a size, unless it comes in answer to a stream and piece by piece: some stream JSON."""
+        if content_type not in _JSON and content_type.partition(";")[0].rstrip() not in _JSON:
+            return False
+        if head.length < 0 and exchange.stream and exchange.status < httpx.codes.BAD_REQUEST:
+            return False
+        return head.length <= self._limits.hold
 
     async def _hold(self, exchange: Exchange, passing: _Passing, send: Send) -> None:
         """Collect the whole answer, then send it unchanged with what is known by now."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -193,7 +194,7 @@ def recordable(body: bytes, fields: Fields) -> bytes:
     """
     scrubbed: dict[str, Any] = {}
     for name, raw in fields.items():
-        if _is_secret(name, None):
+        if _names_a_secret(name):
             scrubbed[name] = _REDACTED
         elif name not in _CONTENT_FIELDS and len(value := bytes(raw)) > _SHORTEST_OBJECT:
             lowered = value.lower()
@@ -222,6 +223,11 @@ def _is_secret(name: str, value: Any) -> bool:
     """A schema that describes a field of that name is no secret: only plain values are."""
     if isinstance(value, dict) and ("type" in value or "description" in value):
         return False
+    return _names_a_secret(name)
+
+
+@lru_cache(maxsize=4096)
+def _names_a_secret(name: str) -> bool:
     return is_secret(name) or name.lower().replace("-", "_") in _SECRET_FIELDS
 
 

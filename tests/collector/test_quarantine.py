@@ -57,15 +57,22 @@ def test_after_three_deaths_a_record_is_set_aside_counted_and_passed_over(tmp_pa
 
 def test_a_note_is_there_while_a_record_is_decoded_and_gone_after_it(tmp_path: Path) -> None:
     first = Quarantine(tmp_path / "decoding")
-    with first.noted("w0-1.seg@77"):
-        assert Quarantine(tmp_path / "decoding").found == ["w0-1.seg@77"]
+    first.note("w0-1.seg@777")
+    first.clear()
+    first.note("w0-1.seg@77")
+    assert Quarantine(tmp_path / "decoding").found == ["w0-1.seg@77"]
+
+    second = Quarantine(tmp_path / "decoding")
+    second.note("w0-1.seg@77")
+    second.clear()
     assert Quarantine(tmp_path / "decoding").found == []
 
 
 def test_without_a_place_for_notes_decoding_goes_on(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "missing" / "decoding")
-    with quarantine.noted("w0-1.seg@77"):
-        assert quarantine.found == []
+    quarantine.note("w0-1.seg@77")
+    quarantine.clear()
+    assert quarantine.found == []
 
 
 def test_a_record_of_a_newer_version_is_set_aside_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

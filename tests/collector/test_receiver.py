@@ -136,6 +136,25 @@ def test_nothing_is_acknowledged_before_it_is_safe_from_power_loss(tmp_path: Pat
     assert asyncio.run(intake.receive(body)).kind == "accepted"
 
 
+def test_where_content_is_off_none_gets_into_the_spool(tmp_path: Path) -> None:
+    intake = Intake(SegmentWriter(tmp_path, "r"), OWN, content=False)
+    said = {"value": {"string_value": "canary"}}
+    names = ("gen_ai.prompt.0.content", "llm.input_messages.0.message.content", "gen_ai.input.messages", "input.value")
+    made = span(
+        1,
+        attributes=[{"key": name, **said} for name in names]
+        + [{"key": "llm.model_name", "value": {"string_value": "m"}}],
+        events=[{"name": "gen_ai.user.message", "attributes": [{"key": "content", **said}]}],
+        status={"code": 2, "message": "canary"},
+    )
+    assert intake.take(request(made).SerializeToString()).kind == "accepted"
+    (payload,) = payloads(tmp_path)
+    assert b"canary" not in payload
+    (kept,) = spans_of(payload)
+    assert [pair.key for pair in kept.attributes] == ["llm.model_name"]
+    assert (kept.status.code, [event.name for event in kept.events]) == (2, ["gen_ai.user.message"])
+
+
 def test_a_receiver_that_stops_takes_nothing_any_more(tmp_path: Path) -> None:
     intake = Intake(SegmentWriter(tmp_path, "r"), OWN, stopping=True)
     assert intake.take(request(span(1)).SerializeToString()).kind == "unavailable"

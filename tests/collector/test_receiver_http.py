@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 from otelgw_collector.receiver_http import decompressed
 from otelgw_exporters.otlp import OtlpHttpExporter
+from otelgw_exporters.otlp_wire import to_json
 from tests.collector.receiving import OWN, RunningReceiver, request, span
 from tests.collector.test_receiver_grpc import MoodySpool
 
@@ -198,6 +199,13 @@ def test_other_paths_and_methods_are_told_where_to_go(receiver: RunningReceiver)
     assert httpx.post(f"{base}/v1/metrics", content=b"").status_code == 404
     assert httpx.get(f"{base}/v1/traces").status_code == 405
     assert httpx.post(f"{base}/v1/traces?x=1", content=BODY, headers={"content-type": PROTOBUF}).status_code == 200
+
+
+def test_a_large_body_in_json_is_taken_like_a_small_one(receiver: RunningReceiver) -> None:
+    large = request(*(span(number) for number in range(1, 2000)))
+    assert post(receiver, to_json(large.SerializeToString()), JSON).status_code == 200
+    assert len(names(receiver)) == 1999
+    assert post(receiver, b"[" * 100_000, JSON).status_code == 400
 
 
 def test_many_requests_go_over_one_connection(receiver: RunningReceiver) -> None:

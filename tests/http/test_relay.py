@@ -115,6 +115,20 @@ def test_chunks_go_on_as_they_arrive(gateway: RunningGateway, upstream: Scripted
     tree_of(gateway)
 
 
+@pytest.mark.parametrize("kind", [b"application/json", b"application/x-ndjson", b"application/json-seq"])
+def test_a_stream_that_is_json_goes_on_as_it_arrives(
+    gateway: RunningGateway, upstream: ScriptedUpstream, kind: bytes
+) -> None:
+    script = answer(body=b'{"piece":1}\n{"piece":2}\n', content_type=kind, framing="chunked", chunk=12)
+    upstream.answer_with(stall_after(script, payload(script).index(b"1}") + 5))
+
+    with Caller(gateway.port) as caller:
+        caller.send(CHAT, STREAM)
+        assert b'"piece":1' in caller.read_until(b'"piece":1')
+    upstream.wait_until(lambda: upstream.requests[0].aborted_at)
+    tree_of(gateway)
+
+
 def test_an_answer_to_a_caller_of_http_1_0_ends_with_the_connection(gateway: RunningGateway) -> None:
     with Caller(gateway.port) as caller:
         body = json.dumps(STREAM).encode()

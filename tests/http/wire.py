@@ -109,3 +109,12 @@ class Wire:
             return not self._buffer and self.socket.recv(1) == b""
         except ConnectionResetError:
             return True
+
+    def rest(self) -> bytes:
+        """Return everything up to the end of the connection."""
+        try:
+            while self._more():
+                pass
+        except ConnectionResetError:
+            pass
+        return self._take(len(self._buffer))

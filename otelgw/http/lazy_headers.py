@@ -1,0 +1,39 @@
+"""httpx's ``Headers`` over a list that is there already, for the seam to upstreams.
+
+``httpx.Headers`` copies, lower-cases and re-encodes every header it is given. What passes the seam has been parsed, and
+its sender or reader wants the list back as it is; so the index that lookups need is made when somebody looks something
+up, which any other transport may do and the relay does not.
+"""
+
+from __future__ import annotations
+
+import httpx
+
+__all__ = ["LazyHeaders"]
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+class LazyHeaders(httpx.Headers):
+    """Headers with their case and order; everything that ``httpx.Headers`` can do works."""
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self._given = raw
+        self._index: list[tuple[bytes, bytes, bytes]] | None = None
+        self._encoding = None
+
+    @property
+    def _list(self) -> list[tuple[bytes, bytes, bytes]]:
+        if self._index is None:
+            self._index = [(name, name.lower(), value) for name, value in self._given]
+        return self._index
+
+    @_list.setter
+    def _list(self, index: list[tuple[bytes, bytes, bytes]]) -> None:
+        self._index = index
+
+    @property
+    def raw(self) -> RawHeaders:
+        if self._index is None:
+            return self._given
+        return [(name, value) for name, _, value in self._index]
