@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import platform
@@ -167,6 +168,14 @@ def _yield_to_requests() -> None:
         os.nice(_NICENESS)
 
 
+def _settle_garbage() -> None:
+    """Take what was loaded at start out of the collector's sight, as it lives as long as the process: spans are made of
+    so many small objects that walking it on their account would cost more than a third of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the pipeline on the settings that come by standard input; return the exit status."""
     parser = argparse.ArgumentParser(prog="otelgw.pipeline_main")
@@ -198,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
         killed=killed,
         age=age,
     )
+    _settle_garbage()
     termination.stops(running)
     _watch_master(running)
     threading.Thread(target=_announce, args=(running, options.ready_fd), daemon=True).start()

@@ -104,6 +104,8 @@ class Asked:
     def end_user(self) -> str | None:
         """Return the user whom the caller named; None where it named none, or who called is not to be known."""
         given = self._attributes.get(semconv.USER_ID)
+        if not isinstance(given, str):
+            return None
         if not self.body or semconv.OTELGW_CALL_ID not in self._attributes:
             return given
         return given if any(self.body.get(name) == given for name in _USERS) else None

@@ -166,8 +166,8 @@ def _inference_message(item: Mapping[str, Any], role: str) -> Message:
 
 
 def _loop_message(item: Mapping[str, Any], role: str) -> Message:
-    """Return a message of OpenLLMetry's."""
-    said = item.get("content")
+    """Return a message of OpenLLMetry's, whose prompts of completions stand under ``user``."""
+    said = item.get("content", item.get("user"))
     answered = item.get("tool_call_id")
     parts: list[Part] = []
     if said not in (None, ""):

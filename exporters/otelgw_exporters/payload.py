@@ -32,6 +32,8 @@ VERSION = "1.0.0"
 
 _SECOND = 1_000_000_000
 _REDACTED = "REDACTED"
+_LARGEST = 1 << 63
+_SOURCES = ("provider", "estimated", "none")  # otelgw.usage.source
 _LIST = "genai-prices"  # otelgw.cost.source
 
 _CALL_TYPES = {
@@ -84,7 +86,7 @@ def encoded(call: Call) -> bytes:
     known = _known.get(call.span)
     if known is not None and tuple(each() for each in known[0]) == others:
         return known[1]
-    made = document.write(standard_payload(call.span, call.server, call.attempts))
+    made = document.write(_Payload(call.span, call.server, call.attempts).whole())  # `calls` has translated the span
     _known[call.span] = (tuple(map(ref, others)), made)
     return made
 
@@ -169,7 +171,7 @@ class _Payload:
     @property
     def usage_source(self) -> str:
         said = self.own.get(semconv.OTELGW_USAGE_SOURCE)
-        if said:
+        if said in _SOURCES:
             return str(said)
         counts = (semconv.GEN_AI_USAGE_INPUT_TOKENS, semconv.GEN_AI_USAGE_OUTPUT_TOKENS)
         return "provider" if any(_count(self.own.get(count)) is not None for count in counts) else "none"
@@ -186,11 +188,10 @@ class _Payload:
     @cached_property
     def cost(self) -> tuple[float | None, str]:
         """USD, and who says so; None where it is not known."""
-        amount = self.own.get(semconv.OTELGW_COST_AMOUNT)
-        if amount is None:
-            amount = self.own.get(semconv.GEN_AI_USAGE_COST)
-        if isinstance(amount, int | float):
-            return float(amount), str(self.own.get(semconv.OTELGW_COST_SOURCE) or "provider")
+        for name in (semconv.OTELGW_COST_AMOUNT, semconv.GEN_AI_USAGE_COST):
+            amount = _number(self.own, name)
+            if amount is not None:
+                return amount, _text(self.own, semconv.OTELGW_COST_SOURCE) or "provider"
         if self.listed is None or semconv.OTELGW_CALL_ID in self.own:  # the gateway has looked for a price itself
             return None, ""
         return self.listed.total, _LIST
@@ -214,10 +215,10 @@ class _Payload:
         trace_id = format_trace_id(context.trace_id) if context else ""
         end_user = self.asked.end_user()
         address = str(self.server.get(semconv.CLIENT_ADDRESS) or "")
-        first_chunk = own.get(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
+        waited = _number(own, semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
         begun = self.end
-        if isinstance(first_chunk, int | float):
-            begun = min(self.end, (self.span.start_time or self.start) + round(first_chunk * _SECOND))
+        if waited is not None:
+            begun = min(self.end, (self.span.start_time or self.start) + round(waited * _SECOND))
         status = "failure" if self.failed else "success"
         return {
             "id": str(own.get(semconv.OTELGW_CALL_ID) or identity(self.span)),
@@ -265,17 +266,17 @@ class _Payload:
 
     def metadata(self, end_user: str | None, address: str) -> dict[str, Any]:
         own = self.own
-        user = own.get(semconv.USER_ID)
+        user = _text(own, semconv.USER_ID)
         return {
-            "user_api_key_hash": own.get(semconv.OTELGW_KEY_HASH),
-            "user_api_key_alias": own.get(semconv.OTELGW_KEY_ALIAS),
+            "user_api_key_hash": _text(own, semconv.OTELGW_KEY_HASH),
+            "user_api_key_alias": _text(own, semconv.OTELGW_KEY_ALIAS),
             "user_api_key_spend": 0.0,
             "user_api_key_max_budget": None,
             "user_api_key_budget_reset_at": None,
-            "user_api_key_team_id": own.get(semconv.OTELGW_TEAM_ID),
+            "user_api_key_team_id": _text(own, semconv.OTELGW_TEAM_ID),
             "user_api_key_org_id": None,
             "user_api_key_user_id": user if user != end_user else None,
-            "user_api_key_team_alias": own.get(semconv.OTELGW_TEAM_ALIAS),
+            "user_api_key_team_alias": _text(own, semconv.OTELGW_TEAM_ALIAS),
             "user_api_key_user_email": None,
             "user_api_key_end_user_id": end_user,
             "user_api_key_request_route": self.route or None,
@@ -338,19 +339,19 @@ class _Payload:
         return content.answered(self.own, self.answer, failed=self.failed, created=self.end // _SECOND, usage=usage)
 
     def hidden_params(self) -> dict[str, Any]:
-        overhead = self.own.get(semconv.OTELGW_OVERHEAD_DURATION)
+        overhead = _number(self.own, semconv.OTELGW_OVERHEAD_DURATION)
         name = f"{self.litellm_provider}/{self.model}" if self.litellm_provider and self.model else self.model
         return {
-            "model_id": self.own.get(semconv.OTELGW_MODEL_ID),
+            "model_id": _text(self.own, semconv.OTELGW_MODEL_ID),
             "cache_key": None,
             "api_base": self.api_base or None,
             "response_cost": self.cost[0],
             "additional_headers": {
-                key.removeprefix(semconv.HTTP_RESPONSE_HEADER).replace("-", "_"): _number(_joined(value))
+                key.removeprefix(semconv.HTTP_RESPONSE_HEADER).replace("-", "_"): _whole(_joined(value))
                 for key, value in self.last.items()
                 if key.startswith(_RATE_LIMIT)
             },
-            "litellm_overhead_time_ms": overhead * 1000 if isinstance(overhead, int | float) else None,
+            "litellm_overhead_time_ms": None if overhead is None else overhead * 1000,
             "batch_models": None,
             "litellm_model_name": name or None,
             "usage_object": None,
@@ -379,16 +380,16 @@ class _Payload:
             "trace_id": trace_id,
             "span_id": format_span_id(span.context.span_id) if span.context else "",
             "parent_span_id": format_span_id(span.parent.span_id) if span.parent else None,
-            "call_id": own.get(semconv.OTELGW_CALL_ID),
-            "session_id": own.get(semconv.SESSION_ID),
+            "call_id": _text(own, semconv.OTELGW_CALL_ID),
+            "session_id": _text(own, semconv.SESSION_ID),
             "error_type": self.failure.type or None,
-            "status_code": self.server.get(semconv.HTTP_RESPONSE_STATUS_CODE),
+            "status_code": _count(self.server.get(semconv.HTTP_RESPONSE_STATUS_CODE)),
             "usage_source": self.usage_source,
             "cost_source": self.cost[1] or None,
-            "time_to_first_chunk": own.get(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK),
+            "time_to_first_chunk": _number(own, semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK),
             "request_truncated": own.get(semconv.OTELGW_REQUEST_TRUNCATED) is True,
             "response_truncated": own.get(semconv.OTELGW_RESPONSE_TRUNCATED) is True,
-            "service_name": span.resource.attributes.get("service.name") if span.resource else None,
+            "service_name": _text(span.resource.attributes, "service.name") if span.resource else None,
             "attempts": [_attempt(attempt) for attempt in self.attempts],
         }
 
@@ -412,14 +413,14 @@ _PROMPT_DETAILS = {
 def _attempt(span: ReadableSpan) -> dict[str, Any]:
     held: Mapping[str, Any] = span.attributes or {}
     return {
-        "number": held.get(semconv.OTELGW_ATTEMPT_NUMBER),
+        "number": _count(held.get(semconv.OTELGW_ATTEMPT_NUMBER)),
         "span_id": format_span_id(span.context.span_id) if span.context else "",
         "start": (span.start_time or 0) / _SECOND,
         "duration": ((span.end_time or 0) - (span.start_time or 0)) / _SECOND,
-        "url": held.get(semconv.URL_FULL),
-        "status": held.get(semconv.HTTP_RESPONSE_STATUS_CODE),
-        "error_type": held.get(semconv.ERROR_TYPE),
-        "request_id": held.get(semconv.OTELGW_ATTEMPT_REQUEST_ID),
+        "url": _text(held, semconv.URL_FULL),
+        "status": _count(held.get(semconv.HTTP_RESPONSE_STATUS_CODE)),
+        "error_type": _text(held, semconv.ERROR_TYPE),
+        "request_id": _text(held, semconv.OTELGW_ATTEMPT_REQUEST_ID),
     }
 
 
@@ -436,12 +437,25 @@ def _joined(value: Any) -> Any:
 
 def _count(value: Any) -> int | None:
     """Return a number of tokens; None for what is none, whatever a foreign span holds."""
-    return int(value) if isinstance(value, int | float) and 0 <= value < 1 << 63 else None
+    return int(value) if isinstance(value, int | float) and 0 <= value < _LARGEST else None
+
+
+def _text(held: Mapping[str, Any], name: str) -> str | None:
+    value = held.get(name)
+    return str(value) if isinstance(value, str | int | float) and value != "" else None
+
+
+def _number(held: Mapping[str, Any], name: str) -> float | None:
+    value = held.get(name)
+    usable = isinstance(value, int | float) and 0 <= value < _LARGEST
+    return float(value) if usable else None
 
 
 def _strings(value: Any) -> list[str]:
-    return [str(item) for item in ((value,) if isinstance(value, str) else value or ())]
+    if isinstance(value, str):
+        return [value]
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
 
 
-def _number(value: Any) -> Any:
+def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 19 else value

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
@@ -108,6 +108,8 @@ class Upstream:
                 "invalid_request", "The path and the query make no URL; percent-encode them."
             ) from None
         text = str(url.copy_with(query=without_secrets(joined) or None, userinfo=b""))
+        if not url.host:  # answered in process: there is no address to record
+            return Endpoint(url, "", "", 0)
         return Endpoint(url, text, url.host, url.port or (443 if url.scheme == "https" else 80))
 
     def target(self, route: Route) -> Target:
@@ -124,10 +126,17 @@ class Upstream:
                 operation=route.operation,
                 dialect=route.dialect,
                 server_address=parts.hostname or "",
-                server_port=parts.port or (443 if parts.scheme == "https" else 80),
+                server_port=_port(parts),
                 price=self.deployment.price,
             )
         return found
+
+
+def _port(parts: SplitResult) -> int:
+    """Return the port of an address, 0 where there is no address."""
+    if not parts.hostname:
+        return 0
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 class Router:

@@ -267,6 +267,32 @@ def test_messages_fit_the_schemas_of_the_conventions(attributes: dict[str, Any])
         jsonschema.validate(value, schema)
 
 
+RECORDED = Path(__file__).parent / "foreign"
+RECORDINGS = [
+    (path.stem, name, recorded)
+    for path in sorted(RECORDED.glob("*.json"))
+    for name, recorded in json.loads(path.read_text()).items()
+]
+
+
+@pytest.mark.skipif(not RECORDINGS, reason="no instrumentation has been recorded")
+def test_every_recorded_call_of_an_instrumentation_is_understood() -> None:
+    for instrumentation, name, recorded in RECORDINGS:
+        first = recorded[0] if isinstance(recorded, list) else recorded
+        made = translated(span(first["attributes"]))
+        found: Any = made.attributes
+        where = f"{instrumentation} {name}"
+        assert is_generation(made), where
+        assert found["gen_ai.request.model"], where
+        assert found["gen_ai.provider.name"] == "openai", where
+        if name not in {"failure", "stream"}:
+            assert found["gen_ai.usage.input_tokens"] > 0, where
+        if (name, instrumentation.startswith("opentelemetry")) != ("embeddings", True):
+            assert found["gen_ai.input.messages"][0]["parts"], where
+        if name not in {"failure", "embeddings"}:
+            assert found["gen_ai.output.messages"][0]["parts"], where
+
+
 CANARY = "canary-7f3a"
 
 
