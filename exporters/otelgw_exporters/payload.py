@@ -447,8 +447,7 @@ def _text(held: Mapping[str, Any], name: str) -> str | None:
 
 def _number(held: Mapping[str, Any], name: str) -> float | None:
     value = held.get(name)
-    usable = isinstance(value, int | float) and 0 <= value < _LARGEST
-    return float(value) if usable else None
+    return float(value) if isinstance(value, int | float) and 0 <= value < _LARGEST else None
 
 
 def _strings(value: Any) -> list[str]:

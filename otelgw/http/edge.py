@@ -166,8 +166,10 @@ class Connection:
             self.edge.connections.discard(self)
 
     async def _serve(self) -> None:
-        self.client = self._transport.get_extra_info("peername")[:2]
-        self.server = self._transport.get_extra_info("sockname")[:2]
+        peer, here = self._transport.get_extra_info("peername"), self._transport.get_extra_info("sockname")
+        if not peer or not here:
+            return  # it was gone before it was looked at
+        self.client, self.server = peer[:2], here[:2]
         read = self._reader.read
         tls = self._transport.get_extra_info("ssl_object")
         data = b""

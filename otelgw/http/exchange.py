@@ -11,6 +11,7 @@ from urllib.parse import quote
 from otelgw.config.settings import Tracing
 from otelgw.http.body import Receive
 from otelgw.http.headers import allow_listed
+from otelgw.http.stream import ON_LEAVE
 from otelgw.tracing.propagation import (
     RANDOM,
     SAMPLED,
@@ -51,6 +52,7 @@ class Exchange:
         "_baggage",
         "_done",
         "_linked",
+        "_noticed",
         "_watch",
         "answer_headers",
         "answered",
@@ -145,12 +147,13 @@ class Exchange:
         self._linked: Remote | None = None
         self._baggage: dict[str, str] = {}
         self._done = False
+        self._noticed = False
         self._watch: asyncio.Task[None] | None = None
 
     @property
     def watched(self) -> bool:
         """A disconnect is noticed; nobody else may call ``receive``."""
-        return self._watch is not None
+        return self._noticed
 
     @property
     def baggage_header(self) -> str:
@@ -190,12 +193,20 @@ class Exchange:
 
     def watch(self, receive: Receive) -> None:
         """Notice from now on when the caller goes, also while nothing is being sent."""
-        self._watch = asyncio.get_running_loop().create_task(self._await_disconnect(receive))
+        self._noticed = True
+        on_leave = self.scope.pop(ON_LEAVE, None)
+        if on_leave is not None:
+            on_leave(self._left)
+        else:
+            self._watch = asyncio.get_running_loop().create_task(self._await_disconnect(receive))
+
+    def _left(self) -> None:
+        self.cut("client_disconnect")
 
     async def _await_disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.cut("client_disconnect")
+        self._left()
 
     def cut(self, reason: str) -> None:
         """End the request from outside; its handler sees a cancellation and reads ``cut_reason``."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from otelgw.errors import RequestRefused, error_body
+from otelgw.errors import GatewayError, error_body
 from otelgw.http.framing import MAX_HEADERS, HeadRefused, check, tokens
 from otelgw.http.http2 import Http2
 from otelgw.http.stream import RawHeaders, Stream, http_scope
@@ -28,12 +28,13 @@ __all__ = ["Http1", "refusal"]
 _QUEUE = 256 * 1024  # bytes of a body that wait for the application before reading pauses
 _LARGE = 32 * 1024  # bytes
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_ERROR_TYPES = {408: "request_timeout", 500: "internal"}
 _MALFORMED = "The request is not valid HTTP/1.1."
 
 
 def refusal(status: int, message: str, date: bytes = b"") -> bytes:
     """Return a whole answer with OpenAI's error JSON that closes the connection."""
-    body = error_body(RequestRefused("invalid_request", message))
+    body = error_body(GatewayError(_ERROR_TYPES.get(status, "invalid_request"), message))
     head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n"
     return head % (status, _PHRASES[status], len(body), date) + body
 

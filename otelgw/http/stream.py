@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["Application", "Stream", "http_scope"]
+__all__ = ["ON_LEAVE", "Application", "Stream", "http_scope"]
 
 log = logging.getLogger(__name__)
+
+ON_LEAVE = "otelgw.on_leave"  # in the ASGI scope: takes a callback for when the caller goes
 
 Message = MutableMapping[str, Any]
 Application = Callable[
@@ -57,7 +59,7 @@ class Stream:
     taken yet.
     """
 
-    __slots__ = ("_parts", "_told", "_waiter", "begun", "complete", "ended", "gone", "queued", "scope")
+    __slots__ = ("_on_leave", "_parts", "_told", "_waiter", "begun", "complete", "ended", "gone", "queued", "scope")
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.scope = scope
@@ -66,6 +68,14 @@ class Stream:
         self._parts: list[bytes] = []
         self._told = False
         self._waiter: asyncio.Future[None] | None = None
+        self._on_leave: Callable[[], None] | None = None
+        scope[ON_LEAVE] = self.on_leave
+
+    def on_leave(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when the caller goes: an application that waits elsewhere needs no task for it."""
+        self._on_leave = callback
+        if self.gone:
+            asyncio.get_running_loop().call_soon(callback)
 
     def put(self, data: bytes) -> None:
         """Take a part of the request's body."""
@@ -86,6 +96,8 @@ class Stream:
         self._parts.clear()
         self.queued = 0
         self._wake()
+        if self._on_leave is not None:
+            self._on_leave()
 
     def _wake(self) -> None:
         waiter = self._waiter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -12,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from otelgw.config.settings import Settings
 from otelgw.http.framing import MAX_HEADERS, HeadRefused, check
 from otelgw.http.http1 import refusal
+from otelgw.http.stream import ON_LEAVE
 
 __all__ = ["EdgeProtocol", "protocol"]
 
@@ -53,15 +55,23 @@ class _Answering:
     """The application, sending through ``begin``: uvicorn checks every name and value of a head with two regular
     expressions and writes it by itself, which costs as much as relaying the request."""
 
-    __slots__ = ("_app", "_cycle", "_outlet")
+    __slots__ = ("_app", "_cycle", "_outlet", "_protocol")
 
-    def __init__(self, app: Any, cycle: RequestResponseCycle, outlet: _Outlet) -> None:
+    def __init__(self, app: Any, cycle: RequestResponseCycle, outlet: _Outlet, protocol: EdgeProtocol) -> None:
         self._app = app
         self._cycle = cycle
         self._outlet = outlet
+        self._protocol = protocol
 
     async def __call__(self, scope: Any, receive: Any, _send: Any) -> None:
+        scope[ON_LEAVE] = self._on_leave
         await self._app(scope, receive, self._send)
+
+    def _on_leave(self, callback: Callable[[], None]) -> None:
+        if self._cycle.disconnected:
+            self._protocol.loop.call_soon(callback)
+        else:
+            self._protocol.on_leave = callback
 
     async def _send(self, message: Any) -> None:
         cycle = self._cycle
@@ -120,6 +130,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unsent = 0
         self._stopping = False
         self._answering: RequestResponseCycle | None = None
+        self.on_leave: Callable[[], None] | None = None  # of the request that is being answered
 
     # Deadlines
 
@@ -132,6 +143,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self._disarm()
         self.resume_writing()
         super().connection_lost(exc)
+        self._tell_left()
+
+    def _tell_left(self) -> None:
+        if self.on_leave is not None:
+            on_leave, self.on_leave = self.on_leave, None
+            on_leave()
 
     def _arm(self, seconds: float) -> None:
         self._disarm()
@@ -216,6 +233,7 @@ class EdgeProtocol(HttpToolsProtocol):
             # The body of the request that is being answered is broken.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            self._tell_left()
             if self.cycle.response_started:
                 self.shut()
                 return
@@ -228,7 +246,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        super()._start_asgi_task(cycle, _Answering(app, cycle, self._outlet))
+        super()._start_asgi_task(cycle, _Answering(app, cycle, self._outlet, self))
 
     def _pass_upgrade(self, rest: bytes) -> bytes:
         """Go on after a request that asks for an upgrade, none of which is taken; return what is still to be parsed.
@@ -314,6 +332,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_response_complete(self) -> None:
+        self.on_leave = None
         if self._ended or self.transport.is_closing():
             return
         super().on_response_complete()

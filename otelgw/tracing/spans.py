@@ -254,7 +254,9 @@ def _capture_marks(capture: Capture, truncated: str, sha256: str, media_type: st
     if not capture.sha256 or capture.withheld:
         return ()
     held = bool(capture.head or capture.tail)
-    return ((truncated, held), (sha256, capture.sha256), (media_type, "" if held else capture.content_type))
+    # Without its parameters: a multipart boundary is new with every request.
+    essence = "" if held else capture.content_type.partition(";")[0].strip()
+    return ((truncated, held), (sha256, capture.sha256), (media_type, essence))
 
 
 def _attempt_attributes(attempt: Attempt) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -242,3 +244,19 @@ def test_headers_are_taken_up_to_their_limit_and_not_beyond(kind: str) -> None:
                 answer = wire.answer()
                 assert answer is not None
                 assert answer.status == status
+
+
+async def _tasks() -> int:
+    return len(asyncio.all_tasks())
+
+
+def test_no_connection_is_left_behind(gateway: RunningGateway) -> None:
+    """Whatever was sent, and however soon the caller left."""
+    before = gateway.call(_tasks())
+    for vector in VECTORS:
+        with Wire(gateway.port) as wire:
+            wire.send(vector.data)
+    deadline = time.monotonic() + 10
+    while gateway.call(_tasks()) > before:
+        assert time.monotonic() < deadline, f"{gateway.call(_tasks()) - before} tasks are left"
+        time.sleep(0.05)

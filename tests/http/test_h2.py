@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import ssl
 import struct
 import subprocess
@@ -32,6 +33,7 @@ from tests.servers.upstream import (
     make_certificate,
     openai,
     reset_after,
+    split_every,
     stall_after,
 )
 
@@ -390,6 +392,34 @@ def test_an_idle_connection_is_closed_with_a_goaway() -> None:
         terminated = caller.until_closed()
         assert terminated is not None
         assert terminated.error_code == ErrorCodes.NO_ERROR
+
+
+def _frames(sock: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield (type, flags, stream, payload) of what comes: h2's client cannot go on after a GOAWAY."""
+    data = b""
+    while more := sock.recv(65536):
+        data += more
+        while len(data) >= 9 and len(data) >= 9 + int.from_bytes(data[:3]):
+            size = int.from_bytes(data[:3])
+            yield data[3], data[4], int.from_bytes(data[5:9]), data[9 : 9 + size]
+            data = data[9 + size :]
+
+
+def test_a_busy_connection_is_wound_down_without_breaking_what_runs_on_it() -> None:
+    script = chat_stream("one two three four five six")
+    slow = split_every(script, 200, 0.15)
+    limits = Limits(request_head=0.4)
+    with ScriptedUpstream(slow) as upstream, _relaying(upstream, limits=limits, server={"drain": 1.6}) as gateway:
+        with H2Caller(gateway.port) as caller:
+            stream = caller.request(body=STREAM)
+            caller.until(stream, events.DataReceived)
+            gateway._loop.call_soon_threadsafe(gateway._stop.set)
+            seen = [(kind, flags, number) for kind, flags, number, _ in _frames(caller.socket)]
+        goaway = next(at for at, frame in enumerate(seen) if frame[0] == 7)
+        ended = next(at for at, frame in enumerate(seen) if frame[0] == 0 and frame[1] & 1)
+        assert goaway < ended
+        assert seen[ended][2] == stream
+        assert gateway.record().error_type == ""
 
 
 UPGRADE = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
