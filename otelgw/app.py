@@ -47,6 +47,7 @@ def build(
             *(Route(path, health.alive) for path in ("/health/liveliness", "/health/liveness")),
             Route("/health/readiness", health.readiness),
             Route("/health", health.overview),
+            Route("/metrics", health.metrics),
             Route("/openapi.json", describe),
         ],
         lifespan=lifespan,

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from otelgw.config.settings import Settings
 from otelgw.process import pack
 
-__all__ = ["PIPELINE", "WORKER", "Child"]
+__all__ = ["PIPELINE", "RECEIVER", "WORKER", "Child"]
 
 WORKER = "worker"
 PIPELINE = "pipeline"
-_MODULES = {WORKER: "otelgw.worker", PIPELINE: "otelgw.pipeline_main"}
+RECEIVER = "receiver"
+_MODULES = {WORKER: "otelgw.worker", PIPELINE: "otelgw.pipeline_main", RECEIVER: "otelgw.receiver_main"}
 _FIRST_BACKOFF = 0.1
 _LAST_BACKOFF = 10.0
 _HEALTHY_AFTER = 30.0  # a child that lived this long starts its back-off anew

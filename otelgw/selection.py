@@ -15,7 +15,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from otelgw.config.settings import Destination, Selection
 from otelgw.tracing.record import Record
-from otelgw_exporters import semconv
+from otelgw_exporters import foreign, semconv
 
 __all__ = ["Trace", "selector"]
 
@@ -25,7 +25,7 @@ _IDENTITY = frozenset(
         semconv.OTELGW_KEY_HASH,
         semconv.OTELGW_TEAM_ALIAS,
         semconv.OTELGW_TEAM_ID,
-        semconv.USER_ID,
+        *foreign.IDENTITY,
     }
 )
 _NAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -79,8 +79,7 @@ class Trace:
             failed, sampled = bool(record.error_type) or record.status >= 400, record.sampled
         else:
             failed = any(span.status.status_code is StatusCode.ERROR for span in spans)
-            contexts = [span.get_span_context() for span in spans]
-            sampled = any(context is not None and context.trace_flags.sampled for context in contexts)
+            sampled = True  # what was exported was sampled, and not every SDK sends the flag along
         return Group(trace_id, indexes, spans, failed, sampled)
 
     def view(self, withheld: frozenset[str], *, plain: bool) -> Sequence[ReadableSpan]:
@@ -89,7 +88,10 @@ class Trace:
             return self.spans
         view = self._views.get((withheld, plain))
         if view is None:
-            view = self._views[withheld, plain] = [_without(span, withheld, plain=plain) for span in self.spans]
+            spans = self.spans
+            if plain and self.record is None:
+                spans = [foreign.without_content(span) for span in spans]
+            view = self._views[withheld, plain] = [_without(span, withheld, plain=plain) for span in spans]
         return view
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from otelgw import banner, logs
-from otelgw.child import PIPELINE, WORKER, Child
+from otelgw.child import PIPELINE, RECEIVER, WORKER, Child
 from otelgw.config.settings import Settings
 from otelgw.errors import ConfigError, StartError
 
@@ -160,6 +160,8 @@ class Supervisor:
         children = [Child(WORKER, index, settings) for index in range(settings.server.workers)]
         if not settings.tracing.disabled:
             children.append(Child(PIPELINE, 0, settings))
+            if settings.receiver is not None:
+                children.append(Child(RECEIVER, 0, settings))
         return children
 
     def _spawned(self, children: list[Child]) -> list[Child]:
@@ -260,8 +262,8 @@ class Supervisor:
         for child in old:
             self._retire(child)
         for child in fresh:
-            if child.role == PIPELINE:
-                # It waits for the lock that the old one holds; records wait in the spool meanwhile.
+            if child.role != WORKER:
+                # It waits for the lock that the old one holds; records wait in the spool, senders come again meanwhile.
                 self._restart(child)
         log.info("configuration reloaded")
 
@@ -287,9 +289,9 @@ class Supervisor:
     # Stopping
 
     def _stop(self) -> int:
-        """Drain the workers, then the pipeline; return the exit status."""
+        """Drain the workers and the receiver, then the pipeline; return the exit status."""
         self.listener.close()
-        workers = [child for child in self.children if child.role == WORKER]
+        workers = [child for child in self.children if child.role != PIPELINE]
         drain = max((child.settings.server.drain for child in workers), default=0.0)
         if not self._end(workers, drain + _DRAIN_GRACE):
             return 1

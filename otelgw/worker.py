@@ -26,7 +26,7 @@ from otelgw.config.settings import Settings
 from otelgw.http.gateway import Gateway
 from otelgw.http.servers import SERVERS
 from otelgw.process import announce, read_settings
-from otelgw_collector.segments import SegmentWriter
+from otelgw.spool import Spool
 
 __all__ = ["Worker", "main"]
 
@@ -148,7 +148,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not settings.tracing.disabled:
         # A pid comes again; with the time of the start the name does not.
         name = f"w{options.index}_{os.getpid()}_{int(time.time())}"
-        spool = SegmentWriter(Path(settings.state_dir) / "spool", name)
+        directory = Path(settings.state_dir) / "spool"
+        spool = Spool(directory, name, settings.spool, workers=settings.server.workers)
     gateway = build(settings, spool)
     _settle_garbage()
     try:

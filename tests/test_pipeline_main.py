@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otelgw.config.settings import Destination, Server, Settings, Spool, Tracing
 from otelgw.pipeline_main import decoder, resource
 from otelgw.process import pack
+from otelgw.report import read_metrics, read_state
 from otelgw.selection import Trace, selector
 from otelgw.tracing import record as records
 from otelgw_collector.segments import SegmentWriter
@@ -252,3 +253,33 @@ def test_a_destination_that_cannot_be_built_ends_the_start_with_the_reason(
         (line,) = [json.loads(line) for line in running.log.splitlines()]
 
     assert said in line["msg"]
+
+
+def test_what_was_in_flight_when_a_worker_was_killed_arrives_as_a_trace(tmp_path: Path) -> None:
+    program = f"""
+import os
+from pathlib import Path
+from otelgw.spool import Spool
+from otelgw.tracing import record as records
+from tests.test_spool import intent
+from tests.tracing.records import record
+spool = Spool(Path({str(tmp_path)!r}) / "spool", "w0_1_1")
+settles = spool.intend(intent(trace_id="ab" * 16, span_id="cd" * 8))
+spool.intend(intent())
+spool.append(records.encode(record(trace_id="ab" * 16, span_id="cd" * 8)), settles=settles)
+os.kill(os.getpid(), 9)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with GrpcReceiver() as receiver, process(tmp_path, otlp("otlp_grpc", "one", receiver.endpoint)) as running:
+        running.wait_ready()
+        eventually(lambda: len(receiver.spans) == 5)
+        eventually(lambda: b'outcome="delivered"} 5' in read_metrics(str(tmp_path)))
+
+    errors = [
+        {pair.key: pair.value.string_value for pair in span.attributes}.get("error.type") for span in receiver.spans
+    ]
+    assert errors.count("worker_killed") == 2
+    state = read_state(str(tmp_path))
+    assert state is not None
+    assert [each["name"] for each in state["destinations"]] == ["otlp_grpc/one"]

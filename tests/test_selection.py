@@ -86,7 +86,7 @@ def test_spans_from_elsewhere_are_chosen_by_trace() -> None:
     assert names() == ["1", "2", "1", "3"]
     assert names(on="success") == ["1", "1", "3"]
     assert names(on="failure") == ["2"]
-    assert names(sampling="parent") == ["1", "2", "1"]
+    assert names(sampling="parent") == ["1", "2", "1", "3"]
     assert names(selection=Selection(model=("m1",)), content=False) == ["1", "1"]
 
 

@@ -109,7 +109,7 @@ def _set_aside(message: dict[str, Any], part: _Part) -> bool:
         message["reasoning_content"] = part.get("content")
     elif kind == "refusal" and isinstance(part.get("content"), str):
         message["refusal"] = part["content"]
-    elif part.get("modality") == "audio" and kind in ("blob", "file"):
+    elif part.get("modality") == "audio" and kind in ("blob", "file") and "mime_type" not in part:
         voice = {"data": part.get("content"), "id": part.get("file_id"), "transcript": part.get("transcript")}
         message["audio"] = {key: value for key, value in voice.items() if value is not None}
     else:

@@ -12,6 +12,7 @@ from otelgw.config.settings import Tracing
 from otelgw.http.body import Receive
 from otelgw.http.headers import allow_listed
 from otelgw.http.stream import ON_LEAVE
+from otelgw.spool import Intent
 from otelgw.tracing.propagation import (
     RANDOM,
     SAMPLED,
@@ -73,6 +74,7 @@ class Exchange:
         "generation_end",
         "generation_span_id",
         "headers",
+        "intent",
         "metadata",
         "method",
         "no_log",
@@ -134,6 +136,7 @@ class Exchange:
         self.cost: float | None = None  # USD
         self.retries = 0
         self.content = True
+        self.intent = b""  # the spool's note of this request, which its record settles
         self.no_log = False  # the caller wants no record of this request
         self.facts: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
@@ -226,6 +229,37 @@ class Exchange:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+    def as_intent(self, target: Target) -> Intent:
+        """Return what is known when the request is routed; nothing of its content."""
+        scope = self.scope
+        server = scope.get("server") or ("", 0)
+        host = self.headers.get(b"host", b"").decode("latin-1")
+        parent, linked = self.parent, self._linked
+        return Intent(
+            self.call_id,
+            self.trace_id,
+            self.span_id,
+            self.started_wall,
+            self.generation_span_id,
+            parent.span_id if parent is not None else "",
+            self.flags,
+            self.state,
+            self.sampled,
+            linked.trace_id if linked is not None else "",
+            linked.span_id if linked is not None else "",
+            self.upstream_start,
+            self.method,
+            self.route,
+            self.path,
+            scope.get("scheme", "http"),
+            scope.get("http_version", ""),
+            _host_name(host) or server[0],
+            _host_port(host) or server[1] or 0,
+            self.stream,
+            target,
+            self.caller,
+        )
 
     def record(self, tracing: Tracing) -> Record:
         """Return the record as of now."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 import httpx
@@ -27,14 +27,17 @@ from otelgw.http.exchange import Exchange
 from otelgw.http.models import answer_models
 from otelgw.http.relay import Relay
 from otelgw.http.routing import Router
-from otelgw.tracing.record import Record, encode
+from otelgw.spool import Intent
+from otelgw.tracing.record import Record, Target, encode
 
 __all__ = ["Gateway", "Spool"]
 
 log = logging.getLogger(__name__)
 
 # Answered by ``local``, without a trace.
-_UNTRACED = frozenset({"/health", "/health/liveliness", "/health/liveness", "/health/readiness", "/openapi.json"})
+_UNTRACED = frozenset(
+    {"/health", "/health/liveliness", "/health/liveness", "/health/readiness", "/metrics", "/openapi.json"}
+)
 # No trace either, although there is nothing: what polls them would fill a backend.
 _UNTRACED_PREFIXES = ("/health", "/metrics", "/openapi.json", "/ui")
 _READING = frozenset({"GET", "HEAD"})
@@ -46,9 +49,11 @@ _LINGER = 1.0  # seconds for a caller that is still sending to see that it need 
 
 
 class Spool(Protocol):
-    """Where records go: one synchronous write each."""
+    """Where records go (``otelgw.spool.Spool``): one synchronous write each."""
 
-    def append(self, payload: bytes) -> None: ...
+    def append(self, payload: bytes, *, settles: bytes = b"", unauthenticated: bool = False) -> None: ...
+    def intend(self, intent: Intent) -> bytes: ...
+    async def commit(self) -> None: ...
 
 
 class Gateway:
@@ -67,7 +72,8 @@ class Gateway:
         self.auth = Authenticator(settings.auth, settings.server.host)
         self.cors = Cors(self.auth) if settings.auth.cors_allow_origins else None
         self.router = Router(settings.deployments)
-        self.relay = Relay(settings, self.router, transports, Budget(settings.limits.capture_memory), self.commit)
+        budget = Budget(settings.limits.capture_memory)
+        self.relay = Relay(settings, self.router, transports, budget, self.commit, self.intend, self._durable())
         self.inflight: set[Exchange] = set()
         self.draining = False
         self.stopping = False
@@ -201,6 +207,15 @@ class Gateway:
         else:
             exchange.fail(exchange.cut_reason, "The caller closed the connection.")
 
+    def _durable(self) -> Callable[[], Awaitable[None]] | None:
+        """Return what the last byte of an answer waits for, None where nothing but the write itself is promised."""
+        return self.spool.commit if self.spool is not None and self.settings.spool.fsync else None
+
+    def intend(self, exchange: Exchange, target: Target) -> None:
+        """Note that a request is on its way to ``target``: if this worker is killed, the note becomes its trace."""
+        if self.spool is not None and self.settings.spool.intents and not exchange.no_log:
+            exchange.intent = self.spool.intend(exchange.as_intent(target))
+
     def commit(self, exchange: Exchange) -> None:
         """Write the exchange's record, once. A disk that takes no record costs the record, never the answer."""
         if exchange.committed:
@@ -210,7 +225,9 @@ class Gateway:
         try:
             self.relay.settle(exchange, recorded=recorded)
             if self.spool is not None and recorded:
-                self.spool.append(_payload(exchange.record(self.settings.tracing)))
+                payload = _payload(exchange.record(self.settings.tracing))
+                stranger = not self.auth.open and not exchange.caller.authenticated
+                self.spool.append(payload, settles=exchange.intent, unauthenticated=stranger)
         except Exception as error:
             self.unspooled += 1
             if self.unspooled.bit_count() == 1:  # the first, and then ever more rarely

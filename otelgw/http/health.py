@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, cast
 
 import httpx
@@ -15,9 +16,12 @@ from otelgw.http.auth import is_loopback
 from otelgw.http.client import build_request
 from otelgw.http.gateway import Gateway
 from otelgw.http.routing import Upstream
+from otelgw.metrics import CONTENT_TYPE
+from otelgw.report import read_metrics, read_state
 
-__all__ = ["alive", "overview", "readiness"]
+__all__ = ["alive", "metrics", "overview", "readiness"]
 
+_STALE = 10.0  # seconds after which the pipeline's last word no longer counts
 _PATIENCE = 30.0  # seconds for a probe
 _OWN_SITE = (b"none", b"same-origin")
 
@@ -64,12 +68,31 @@ async def readiness(request: Request) -> Response:
         document |= {
             "version": request.app.state.version,
             "models": gateway.router.aliases,
-            "destinations": [destination.name for destination in gateway.settings.destinations],
+            "destinations": _destinations(gateway),
             "in_flight": len(gateway.inflight),
             "records_not_written": gateway.unspooled,
         }
     headers = {"retry-after": "1"} if gateway.draining else None
     return JSONResponse(document, status, headers)
+
+
+def _destinations(gateway: Gateway) -> list[dict[str, Any]]:
+    """Return each destination with the state that the pipeline last gave it; ``unknown`` where it is silent."""
+    report = read_state(gateway.settings.state_dir) or {}
+    fresh = time.time() - report.get("at", 0.0) < _STALE
+    told = {entry.get("name"): entry for entry in report.get("destinations", [])} if fresh else {}
+    return [
+        told.get(destination.name, {"name": destination.name, "state": "unknown"})
+        for destination in gateway.settings.destinations
+    ]
+
+
+async def metrics(request: Request) -> Response:
+    """What the pipeline counts, for Prometheus; the same from every worker."""
+    refusal = _refusal(request)
+    if refusal is not None:
+        return Response(error_body(refusal), refusal.answer.status, media_type="application/json")
+    return Response(read_metrics(_gateway(request).settings.state_dir), media_type=CONTENT_TYPE)
 
 
 async def overview(request: Request) -> Response:

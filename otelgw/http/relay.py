@@ -8,7 +8,7 @@ last byte.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -71,7 +71,8 @@ class _Answer(NamedTuple):
 
 
 class Relay:
-    """One worker's relay. ``commit`` writes an exchange's record; it is called before the last byte goes out."""
+    """One worker's relay. ``commit`` writes an exchange's record before the last byte goes out, which waits for
+    ``durable`` where there is one; ``intend`` notes a request that is routed."""
 
     def __init__(
         self,
@@ -80,6 +81,8 @@ class Relay:
         transports: Mapping[str, httpx.AsyncBaseTransport],
         budget: Budget,
         commit: Callable[[Exchange], None],
+        intend: Callable[[Exchange, Target], None],
+        durable: Callable[[], Awaitable[None]] | None,
     ) -> None:
         self._settings = settings
         self._limits = settings.limits
@@ -90,6 +93,8 @@ class Relay:
         self._transports = transports
         self._budget = budget
         self._commit = commit
+        self._intend = intend
+        self._durable = durable
 
     def transport(self, name: str) -> httpx.AsyncBaseTransport:
         """Return the transport that a deployment's ``transport`` names."""
@@ -109,6 +114,7 @@ class Relay:
         exchange.upstream_start = exchange.now()
         if match.route.operation:
             exchange.generation_span_id = new_span_id()
+        self._intend(exchange, outbound.upstreams[0].target(match.route))
         answer = await self._ask(exchange, outbound)
         if not exchange.watched:
             exchange.watch(receive)
@@ -270,6 +276,8 @@ class Relay:
         exchange.first_chunk = exchange.now()
         headers = self._headers(exchange, passing, duration=exchange.first_chunk)
         self._commit(exchange)
+        if self._durable is not None:
+            await self._durable()
         await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -321,11 +329,15 @@ class Relay:
                 if exchange.sent_bytes == length:
                     passing.finish_upstream()
                     self._commit(exchange)
+                    if self._durable is not None:
+                        await self._durable()
                 await send({"type": "http.response.body", "body": out, "more_body": True})
         rest = stream_filter.flush() if stream_filter is not None else b""
         exchange.sent_bytes += len(rest)
         passing.finish_upstream()
         self._commit(exchange)
+        if self._durable is not None:
+            await self._durable()
         await send({"type": "http.response.body", "body": rest, "more_body": False})
 
     def settle(self, exchange: Exchange, *, recorded: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from otelgw.http.stream import ON_LEAVE
 __all__ = ["EdgeProtocol", "protocol"]
 
 _LINGER = 2.0  # seconds for a caller to stop sending after it was refused
+_UNKNOWN_LENGTH = sys.maxsize // 2
 _SETTLED = 0.25  # a connection that has been idle for so long will not be hit by a request just as it closes
 
 
@@ -75,6 +77,8 @@ class _Answering:
 
     async def _send(self, message: Any) -> None:
         cycle = self._cycle
+        if cycle.expected_content_length > _UNKNOWN_LENGTH and not message.get("more_body", False):
+            cycle.expected_content_length = len(message.get("body", b""))
         if message["type"] != "http.response.start" or cycle.response_started or cycle.flow.write_paused:
             await cycle.send(message)
         elif not cycle.disconnected:
@@ -96,8 +100,12 @@ class _Answering:
                 continue
             lines.append(b"%b: %b" % (name, value))
         if not framed and cycle.scope["method"] != "HEAD" and status not in {204, 304}:
-            cycle.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked")
+            if cycle.scope["http_version"] == "1.0":
+                # The end of the connection is the end of the body; uvicorn counts the length it is told.
+                cycle.expected_content_length, cycle.chunked_encoding, cycle.keep_alive = sys.maxsize, False, False
+            else:
+                cycle.chunked_encoding = True
+                lines.append(b"transfer-encoding: chunked")
         if not cycle.keep_alive:
             lines.append(b"connection: close")
         head = b"\r\n".join(lines)

@@ -29,7 +29,7 @@ Headers = list[tuple[str, str]]
 
 
 class Price(msgspec.Struct, array_like=True, frozen=True):
-    """Where a deployment's price comes from: ``genai-prices`` (provider and model id), or ``config`` (USD per token)."""
+    """Where a price comes from: ``genai-prices`` (provider and model id), or ``config`` (USD per token)."""
 
     source: str
     provider: str = ""

@@ -231,7 +231,7 @@ otelgw:
   timeouts: {connect: 1, first_byte: 2, idle: 3, total: 4, stream_first_byte: 5}
   limits: {body: 1, file_body: 2, headers: 2048, hold: 4, capture: 5, capture_memory: 6, request_body_idle: 7,
     request_body_rate: 8, upstream_connections: 9, upstream_keepalive: 10, h2_streams: 11, h2_resets: 12,
-    h2_reset_window: 13}
+    h2_reset_window: 13, request_head: 14, response_idle: 15}
   server: {host: "::1", port: 5000, workers: 2, kind: hypercorn, h2c: off, drain: 1, keep_alive: 2, log_level: debug,
     log_json: true, allow_open: true}
 """

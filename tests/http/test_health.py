@@ -41,7 +41,11 @@ def test_readiness_names_models_and_destinations(upstream: ScriptedUpstream) -> 
     with RunningGateway(rows, destinations=(Destination("otlp_grpc/dead", "otlp_grpc"),)) as gateway:
         found = get(gateway, "/health/readiness").json()
 
-    assert (found["status"], found["models"], found["destinations"]) == ("healthy", ["gpt-4o-mini"], ["otlp_grpc/dead"])
+    assert (found["status"], found["models"], found["destinations"]) == (
+        "healthy",
+        ["gpt-4o-mini"],
+        [{"name": "otlp_grpc/dead", "state": "unknown"}],
+    )
     assert (found["in_flight"], found["records_not_written"]) == (0, 0)
 
 

@@ -38,6 +38,7 @@ from otelgw.app import build
 from otelgw.config.settings import Auth, Deployment, Limits, Server, Settings, Timeouts, Tracing
 from otelgw.http.gateway import Gateway
 from otelgw.http.servers import SERVERS
+from otelgw.spool import Intent
 from otelgw.tracing.limits import AttributeLimits
 from otelgw.tracing.record import Record, decode
 from otelgw.tracing.spans import build as build_spans
@@ -76,9 +77,17 @@ class MemorySpool:
     def __init__(self) -> None:
         self.records: queue.Queue[Record] = queue.Queue()
         self.payloads: list[bytes] = []
+        self.intents: list[Intent] = []
         self.failing: OSError | None = None
 
-    def append(self, payload: bytes) -> None:
+    def intend(self, intent: Intent) -> bytes:
+        self.intents.append(intent)
+        return bytes.fromhex(intent.span_id)
+
+    async def commit(self) -> None:
+        """Memory is as durable as this spool gets."""
+
+    def append(self, payload: bytes, *, settles: bytes = b"", unauthenticated: bool = False) -> None:
         if self.failing is not None:
             raise self.failing
         self.payloads.append(payload)

@@ -1,0 +1,260 @@
+"""Every destination works in any OpenTelemetry application, from environment variables alone.
+
+Real scripts run through ``opentelemetry-instrument`` with ``OTEL_TRACES_EXPORTER=otelgw_<name>``: one that calls a
+model with OpenAI's client under OpenTelemetry's own instrumentation of it, one that makes its spans with the API.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from otelgw_exporters import catalog, payload
+from tests.e2e.provider import provider
+from tests.servers import upstream as scripts
+from tests.servers.gateway import GatewayProcess
+from tests.servers.otlp import GrpcReceiver, HttpReceiver
+from tests.servers.upstream import Received, Script, ScriptedUpstream
+
+INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
+VALIDATOR = Draft202012Validator(payload.schema())
+QUESTION = "what is a reach"
+
+CLIENT = """
+import openai
+client = openai.OpenAI(max_retries=0)
+said = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "what is a reach"}]
+print(client.chat.completions.create(model="gpt-4o-mini", messages=said, temperature=0.5).choices[0].message.content)
+for _ in client.chat.completions.create(
+    model="gpt-4o-mini", messages=said, stream=True, stream_options={"include_usage": True}
+):
+    pass
+client.embeddings.create(model="text-embedding-3-small", input="one")
+try:
+    client.chat.completions.create(model="gpt-4o-mini", messages=said, extra_headers={"x-fault": "429"})
+except openai.RateLimitError:
+    pass
+"""
+TRACER = """
+from opentelemetry import trace
+tracer = trace.get_tracer("app")
+with tracer.start_as_current_span("handle"):
+    with tracer.start_as_current_span("chat m", kind=trace.SpanKind.CLIENT) as span:
+        span.set_attributes({
+            "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "m",
+            "gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 4,
+            "gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "text", "content": "what is a reach"}]}]',
+        })
+"""
+
+
+def instrumented(script: str, directory: Path, exporter: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as its user would, in ``directory``, with nothing of otelgw but the name of an exporter."""
+    if not INSTRUMENT.exists():
+        pytest.fail("opentelemetry-instrument is missing; `make test` installs it")
+    path = directory / "app.py"
+    path.write_text(script)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment = {
+        "OTEL_TRACES_EXPORTER": exporter,
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_SERVICE_NAME": "shop",
+        "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY",
+        "OPENAI_API_KEY": "sk-canary-0123456789",
+    }
+    return subprocess.run(
+        [INSTRUMENT, sys.executable, str(path)],
+        cwd=directory,
+        env=kept | environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def run(script: str, directory: Path, exporter: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that must go well."""
+    done = instrumented(script, directory, exporter, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def answers(request: Received) -> Script:
+    fault = request.header("x-fault")
+    return scripts.error(int(fault), "Rate limit reached") if fault else provider(request)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        assert [error.message for error in VALIDATOR.iter_errors(line)] == []
+    return lines
+
+
+def test_every_destination_is_registered_and_can_be_built_without_arguments() -> None:
+    registered = {point.name: point for point in entry_points(group="opentelemetry_traces_exporter")}
+    for row in catalog.ROWS:
+        assert f"otelgw_{row.name}" in registered, "install otelgw again: pyproject.toml has changed (`make test` does)"
+        assert registered[f"otelgw_{row.name}"].value == row.factory
+
+
+def test_an_application_with_openais_client_writes_payloads_to_files(tmp_path: Path) -> None:
+    with ScriptedUpstream(answers) as upstream:
+        done = run(
+            CLIENT, tmp_path, "otelgw_file", OPENAI_BASE_URL=f"{upstream.url}/v1", OTELGW_FILE_PATH="{service}.jsonl"
+        )
+    assert done.stdout == f"echo: {QUESTION}\n"
+
+    chat, stream, embedding, failure = read(tmp_path / "shop.jsonl")
+
+    said = [{"role": "system", "content": "be brief"}, {"role": "user", "content": QUESTION}]
+    for each in (chat, stream, failure):
+        assert each["messages"] == said
+        assert each["call_type"] == "acompletion"
+        assert each["model"] == "gpt-4o-mini"
+        assert each["otelgw"]["service_name"] == "shop"
+    assert chat["response"]["choices"][0]["message"]["content"] == f"echo: {QUESTION}"
+    assert stream["response"]["choices"][0]["message"]["content"] == f"echo: {QUESTION}"
+    assert (chat["prompt_tokens"], chat["completion_tokens"]) == (9, 4)
+    assert chat["model_parameters"] == {"temperature": 0.5}
+    assert chat["response_cost"] > 0
+    assert embedding["call_type"] == "aembedding"
+    assert embedding["prompt_tokens"] == 4
+    assert [each["status"] for each in (chat, stream, embedding, failure)] == ["success"] * 3 + ["failure"]
+    assert failure["error_information"]["error_code"] == "429"
+    assert failure["error_information"]["error_class"] == "RateLimitError"
+    assert (
+        len({(each["otelgw"]["trace_id"], each["otelgw"]["span_id"]) for each in (chat, stream, embedding, failure)})
+        == 4
+    )
+    assert "sk-canary" not in (tmp_path / "shop.jsonl").read_text()
+
+
+@pytest.mark.parametrize("row", catalog.ROWS, ids=lambda row: row.name)
+def test_spans_made_with_the_api_arrive(row: catalog.Row, tmp_path: Path) -> None:
+    check = CHECKS[row.name]
+    check(tmp_path)
+
+
+def _file(directory: Path) -> None:
+    run(TRACER, directory, "otelgw_file")
+    (path,) = directory.glob("otelgw-*.jsonl")  # the default: the day's file, where the application runs
+    (line,) = read(path)
+    assert line["messages"] == [{"role": "user", "content": QUESTION}]
+    run(TRACER, directory, "otelgw_file", OTELGW_FILE_FORMAT="otlp", OTELGW_FILE_PATH="otlp.jsonl")
+    (line,) = [json.loads(line) for line in (directory / "otlp.jsonl").read_text().splitlines()]
+    assert {span["name"] for span in line["resourceSpans"][0]["scopeSpans"][0]["spans"]} == {"handle", "chat m"}
+
+
+def _console(directory: Path) -> None:
+    spans = run(TRACER, directory, "otelgw_console").stdout
+    assert QUESTION in spans
+    assert spans.count('"trace_id"') >= 2
+
+
+def _otlp_grpc(directory: Path) -> None:
+    with GrpcReceiver() as receiver:
+        run(TRACER, directory, "otelgw_otlp_grpc", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+        assert {span.name for span in receiver.spans} == {"handle", "chat m"}
+
+
+def _otlp_http(directory: Path) -> None:
+    with HttpReceiver() as receiver:
+        run(TRACER, directory, "otelgw_otlp_http", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.origin)
+        assert {span.name for span in receiver.spans} == {"handle", "chat m"}
+
+
+CHECKS = {"console": _console, "file": _file, "otlp_grpc": _otlp_grpc, "otlp_http": _otlp_http}
+
+
+def test_an_option_that_cannot_be_used_is_said_and_the_application_runs(tmp_path: Path) -> None:
+    done = instrumented("print('runs')", tmp_path, "otelgw_file", OTELGW_FILE_PATH="{nonsense}.jsonl")
+    assert done.stdout == "runs\n"
+    assert "known fields are {date}" in done.stderr
+
+
+CONFIG = """\
+model_list:
+  - model_name: gpt
+    litellm_params: {{model: openai/gpt-4o-mini, api_base: "{upstream}", api_key: os.environ/UPSTREAM_KEY}}
+  - model_name: embed
+    litellm_params: {{model: openai/text-embedding-3-small, api_base: "{upstream}", api_key: os.environ/UPSTREAM_KEY}}
+general_settings: {{master_key: sk-master-canary}}
+otelgw:
+  destinations:
+    - {{name: file, path: "{directory}/calls.jsonl", fsync: true}}
+    - {{name: file/otlp, path: "{directory}/spans.jsonl", format: otlp}}
+    - {{name: file/quiet, path: "{directory}/quiet.jsonl", content: false}}
+"""
+
+
+def test_the_gateway_writes_a_payload_for_every_request(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": QUESTION, "name": "n"}]
+    chat = {
+        "model": "gpt",
+        "messages": said,
+        "user": "u-1",
+        "metadata": {"a": {"b": 1}},
+        "response_format": {"type": "text"},
+    }
+    headers = {"authorization": "Bearer sk-master-canary", "x-litellm-call-id": "the-same"}
+    with ScriptedUpstream(answers) as upstream:
+        config = CONFIG.format(upstream=f"{upstream.url}/v1", directory=tmp_path)
+        with (
+            GatewayProcess(config, tmp_path, env={"UPSTREAM_KEY": "sk-upstream-canary"}) as gateway,
+            httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=20) as client,
+        ):
+            plain = client.post("/v1/chat/completions", json=chat)
+            client.post("/v1/chat/completions", json=chat | {"stream": True})
+            vectors = client.post("/v1/embeddings", json={"model": "embed", "input": ["one", "two"]})
+            client.post("/v1/chat/completions", json=chat, headers={"x-fault": "429"})
+            client.post("/v1/chat/completions", json=chat | {"model": "nobody"})
+            client.post("/v1/chat/completions", content=b'{"model": "gpt", }')
+            client.post("/v1/chat/completions", json=chat, headers={"authorization": "Bearer wrong-canary"})
+            client.get("/v1/models")
+            path = tmp_path / "calls.jsonl"
+            gateway.wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 7, 20)
+            gateway.stop()
+
+    found = read(path)
+    assert len(found) == 7
+    assert {each["id"] for each in found} == {"the-same"}
+    assert len({(each["otelgw"]["trace_id"], each["otelgw"]["span_id"]) for each in found}) == 7
+    by_error = {each["otelgw"]["error_type"]: each for each in found if each["status"] == "failure"}
+    assert set(by_error) == {"429", "model_not_found", "invalid_json", "unauthorized"}
+    success, stream, embedding = (each for each in found if each["status"] == "success")
+    assert success["response"] == plain.json()
+    assert success["messages"] == stream["messages"] == by_error["429"]["messages"] == said
+    assert success["model_parameters"] == {"user": "u-1", "response_format": {"type": "text"}}
+    assert success["metadata"]["requester_metadata"] == {"a": {"b": 1}}
+    assert (success["model"], success["model_group"]) == ("gpt-4o-mini", "gpt")
+    assert success["model_id"] == plain.headers["x-otelgw-model-id"]
+    assert success["api_base"] == f"{upstream.url}/v1"
+    assert success["cost_breakdown"]["input_cost"] + success["cost_breakdown"]["output_cost"] == pytest.approx(
+        success["response_cost"]
+    )
+    assert success["response_cost"] == pytest.approx(float(plain.headers["x-litellm-response-cost"]))
+    assert stream["response"]["choices"][0]["message"]["content"] == f"echo: {QUESTION}"
+    assert stream["completion_tokens"] > 0
+    assert embedding["response"] == vectors.json()
+    assert by_error["model_not_found"]["model"] == "nobody"
+    assert by_error["unauthorized"]["messages"] == []
+    everything = path.read_text() + (tmp_path / "spans.jsonl").read_text()
+    assert "canary" not in everything
+    assert "otelgw.request.body" not in everything
+    quiet = (tmp_path / "quiet.jsonl").read_text()
+    assert quiet.count("\n") == 7
+    assert QUESTION not in quiet
