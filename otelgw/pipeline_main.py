@@ -41,6 +41,7 @@ from otelgw_collector import otlp_spans, pipeline
 from otelgw_collector.pipeline import Pipeline, Retention, RetryPolicy
 from otelgw_collector.segments import OTLP, RECORD
 from otelgw_exporters import catalog
+from otelgw_exporters.delivery import let_others_run
 from otelgw_exporters.errors import DestinationError
 
 __all__ = ["decoder", "decoders", "main", "resource"]
@@ -79,6 +80,7 @@ def decoder(tracing: Tracing, state_dir: str) -> Callable[[bytes], Trace]:
     limits = AttributeLimits.of(tracing.attribute_count_limit, tracing.attribute_length_limit)
 
     def decode(payload: bytes) -> Trace:
+        let_others_run()
         record = records.decode(payload)
         return Trace(record, spans.build(record, described, scope, limits))
 

@@ -137,7 +137,8 @@ class Group(NamedTuple):
 def selector(destination: Destination) -> Callable[[Trace], Sequence[ReadableSpan]]:
     """Return the function from a trace to the spans that ``destination`` gets, as it may see them."""
     withheld = frozenset[str]().union(
-        () if destination.content else semconv.CONTENT, _IDENTITY if destination.redact_user_api_key_info else ()
+        () if destination.content else semconv.CONTENT,
+        (*_IDENTITY, semconv.OTELGW_REQUEST_BODY) if destination.redact_user_api_key_info else (),
     )
     plain = not destination.content
     if destination.on == "all" and destination.sampling != "parent" and destination.selection == _ANY:

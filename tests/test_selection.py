@@ -99,3 +99,24 @@ def test_destinations_that_see_the_same_share_the_copies() -> None:
 
     assert all(left is right for left, right in zip(one, two, strict=True))
     assert not any(left is right for left, right in zip(one, other, strict=True))
+
+
+def test_who_called_is_left_out_of_the_request_body_too() -> None:
+    # The body names its user; without it no field of the body could be trusted to be anonymous.
+    destination = Destination("otlp_http", "otlp_http", redact_user_api_key_info=True)
+    made = records.Record(
+        call_id="c",
+        trace_id="a" * 32,
+        span_id="b" * 16,
+        generation_span_id="c" * 16,
+        start=1,
+        status=200,
+        target=records.Target(alias="m", model="m", provider="openai", operation="chat", dialect="openai_chat"),
+        request=records.Capture("application/json", size=40, head=b'{"model":"m","user":"canary-user"}'),
+    )
+    trace = decoder(Tracing(), "state")(records.encode(made))
+
+    spans = selector(destination)(trace)
+
+    assert spans
+    assert not any("canary-user" in str(value) for span in spans for value in (span.attributes or {}).values())

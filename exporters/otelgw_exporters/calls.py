@@ -52,7 +52,7 @@ def identity(span: ReadableSpan) -> str:
 def calls(spans: Sequence[ReadableSpan]) -> list[Call]:
     """Return the calls in ``spans``, in the order of what they are about; spans of no call are in none of them."""
     servers: dict[_Key, int] = {}
-    children: dict[_Key, list[int]] = {}
+    children: dict[_Key, dict[int, int]] = {}  # by their span ids: a span that came twice is one
     subjects: list[tuple[int, ReadableSpan]] = []
     for position, span in enumerate(spans):
         attributes = span.attributes or {}
@@ -62,7 +62,8 @@ def calls(spans: Sequence[ReadableSpan]) -> list[Call]:
             if _is_call_itself(span):
                 subjects.append((position, span))
         elif semconv.OTELGW_ATTEMPT_NUMBER in attributes and span.parent is not None:
-            children.setdefault((span.parent.trace_id, span.parent.span_id), []).append(position)
+            own = span.context.span_id if span.context else position
+            children.setdefault((span.parent.trace_id, span.parent.span_id), {}).setdefault(own, position)
         elif foreign.is_generation(read := foreign.translated(span)):
             subjects.append((position, read))
     return [_call(position, span, spans, servers, children) for position, span in subjects]
@@ -81,12 +82,12 @@ def _call(
     span: ReadableSpan,
     spans: Sequence[ReadableSpan],
     servers: dict[_Key, int],
-    children: dict[_Key, list[int]],
+    children: dict[_Key, dict[int, int]],
 ) -> Call:
     own = (span.context.trace_id, span.context.span_id) if span.context else (0, 0)
     above = servers.get((span.parent.trace_id, span.parent.span_id)) if span.parent else None
     server = position if own in servers else above
-    attempts = sorted(children.get(own, ()), key=lambda at: _number(spans[at]))
+    attempts = sorted(children.get(own, {}).values(), key=lambda at: _number(spans[at]))
     held = {position, *attempts} | (set() if server is None else {server})
     return Call(
         span,

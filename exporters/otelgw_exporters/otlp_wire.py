@@ -21,6 +21,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
+from otelgw_exporters.delivery import let_others_run
+
 __all__ = ["EncodedSpan", "Encoder", "Singly", "assemble", "split", "to_json"]
 
 _INT64, _UINT64 = 1 << 63, (1 << 64) - 1
@@ -91,6 +93,7 @@ class Encoder:
         done = self._done
         encoded = done.get(span) if done is not None else None
         if encoded is None:
+            let_others_run()
             encoded = EncodedSpan(
                 self._once(span.resource, _resource),
                 self._once(span.instrumentation_scope, _scope),

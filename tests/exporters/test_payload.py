@@ -443,6 +443,12 @@ def test_the_gateways_spans_of_a_call_are_found_in_any_order_and_among_others() 
     assert [each["status"] for each in whole(call)["otelgw"]["attempts"]] == [429, 200]
 
 
+def test_a_record_that_comes_twice_in_a_batch_gives_the_same_payload_twice() -> None:
+    (once,) = payload.calls(build(record()))
+    twice = payload.calls([*build(record()), *build(record())])
+    assert [payload.encoded(call) for call in twice] == [payload.encoded(once)] * 2
+
+
 def test_a_generation_without_its_other_spans_is_a_call_and_they_alone_are_none() -> None:
     server, chat, sent = build(record())
     assert payload.calls([server, sent]) == []
