@@ -24,6 +24,7 @@ from otelgw.config.settings import Receiver, Settings
 from otelgw.errors import StartError
 from otelgw.pipeline_main import resource
 from otelgw.process import announce, read_settings
+from otelgw.spool import sync_and_close
 from otelgw_collector.receiver import Intake
 from otelgw_collector.receiver_grpc import GrpcReceiver
 from otelgw_collector.receiver_http import HttpReceiver
@@ -65,20 +66,7 @@ class GroupCommit:
             await asyncio.wait({before})
         # Who comes from now on may have appended after this sync: that one needs the next.
         self._running, self._next = self._next, None
-        await asyncio.to_thread(_sync_and_close, self._unsynced())
-
-
-def _sync_and_close(handles: list[int]) -> None:
-    failure: OSError | None = None
-    for handle in handles:
-        try:
-            os.fsync(handle)
-        except OSError as error:
-            failure = error
-        finally:
-            os.close(handle)
-    if failure is not None:
-        raise failure
+        await asyncio.to_thread(sync_and_close, self._unsynced())
 
 
 class Receiving:

@@ -23,7 +23,7 @@ from otelgw_collector.intents import IDENTITY
 from otelgw_collector.retention import UNAUTHENTICATED
 from otelgw_collector.segments import INTENT, SegmentWriter
 
-__all__ = ["Intent", "Spool", "killed"]
+__all__ = ["Intent", "Spool", "killed", "sync_and_close"]
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class Spool:
             handles = self._records.unsynced() + self._strangers.unsynced()
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(1, "fsync")
-            await asyncio.get_running_loop().run_in_executor(self._executor, _sync_all, handles)
+            await asyncio.get_running_loop().run_in_executor(self._executor, sync_and_close, handles)
         except OSError as error:
             self.unsynced += 1
             if self.unsynced.bit_count() == 1:  # the first, and then ever more rarely
@@ -189,15 +189,19 @@ class Spool:
             self._executor.shutdown()
         if self._fsync:
             try:
-                _sync_all(self._records.unsynced() + self._strangers.unsynced())
+                sync_and_close(self._records.unsynced() + self._strangers.unsynced())
             except OSError as error:
                 log.error("the last records may not survive a power loss: %s", error.strerror)  # noqa: TRY400
         self._records.close()
         self._strangers.close()
 
 
-def _sync_all(handles: Sequence[int]) -> None:
-    """Sync and close; every one is closed, also when a sync fails."""
+def sync_and_close(handles: Sequence[int]) -> None:
+    """Sync and close descriptors; every one is closed, also when a sync fails.
+
+    Raises:
+        OSError: the last failure.
+    """
     failure: OSError | None = None
     for handle in handles:
         try:
