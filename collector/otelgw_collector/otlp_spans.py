@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from opentelemetry.attributes import BoundedAttributes
@@ -14,8 +13,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from otelgw_collector.trace_state import carried
 from otelgw_exporters import semconv
 
 __all__ = ["decode"]
@@ -72,7 +72,7 @@ def _scope(scoped: trace_pb2.ScopeSpans) -> InstrumentationScope:
 
 def _span(span: trace_pb2.Span, resource: Resource, scope: InstrumentationScope) -> ReadableSpan:
     trace_id = int.from_bytes(span.trace_id, "big")
-    flags, state = TraceFlags(span.flags & _FLAGS), _trace_state(span.trace_state)
+    flags, state = TraceFlags(span.flags & _FLAGS), carried(span.trace_state)
     parent = None
     if span.parent_span_id:
         remote = bool(span.flags & _REMOTE)
@@ -109,7 +109,7 @@ def _link(link: trace_pb2.Span.Link) -> Link:
         int.from_bytes(link.span_id, "big"),
         bool(link.flags & _REMOTE),
         TraceFlags(link.flags & _FLAGS),
-        _trace_state(link.trace_state),
+        carried(link.trace_state),
     )
     return Link(context, _counted(link.attributes, link.dropped_attributes_count))
 
@@ -149,23 +149,3 @@ def _value(value: common_pb2.AnyValue) -> Any:
     if kind == "kvlist_value":
         return _attributes(value.kvlist_value.values)
     return getattr(value, kind)
-
-
-class _CarriedTraceState(TraceState):
-    """A tracestate that is passed on as it came: the API's own drops what W3C's level 1 does not know."""
-
-    def __init__(self, members: Mapping[str, str]) -> None:
-        super().__init__()
-        self._dict = dict(members)
-
-
-@lru_cache(maxsize=256)
-def _trace_state(header: str) -> TraceState | None:
-    if not header:
-        return None
-    members: dict[str, str] = {}
-    for member in header.split(","):
-        key, separator, value = member.strip(" \t").partition("=")
-        if separator:
-            members.setdefault(key, value)
-    return _CarriedTraceState(members)

@@ -7,7 +7,6 @@ one wall-clock reading) plus monotonic differences in nanoseconds, so a clock ju
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -19,7 +18,6 @@ __all__ = [
     "Price",
     "Record",
     "Target",
-    "body_sha256",
     "capture_whole",
     "decode",
     "encode",
@@ -182,10 +180,3 @@ def decode(payload: bytes) -> Record:
 def capture_whole(body: bytes, content_type: str, encoding: str = "") -> Capture:
     """Return a capture that holds all of ``body``."""
     return Capture(content_type=content_type, encoding=encoding, size=len(body), head=body)
-
-
-def body_sha256(capture: Capture) -> str:
-    """Return the SHA-256 of the captured body in hex; empty when the body was withheld without one."""
-    if capture.sha256:
-        return capture.sha256
-    return hashlib.sha256(capture.head).hexdigest() if capture.size == len(capture.head) else ""

@@ -14,19 +14,19 @@ are the record's, so building the same record twice gives the same spans.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from otelgw.dialects.credentials import redacted_url
 from otelgw.tracing import generation
 from otelgw.tracing.generation import Generation
 from otelgw.tracing.limits import AttributeLimits
 from otelgw.tracing.record import Attempt, Capture, Record
+from otelgw_collector.trace_state import carried
 from otelgw_exporters import semconv
 
 __all__ = ["build"]
@@ -62,7 +62,7 @@ class _Builder:
         self.limits = limits
         self.trace_id = int(record.trace_id, 16)
         self.flags = TraceFlags(record.trace_flags)
-        self.state = _trace_state(record.trace_state)
+        self.state = carried(record.trace_state)
         self.end = record.end or _last_moment(record)
         self.read: Generation = generation.read(record)
         self.labels = _labels(record, self.read.labels)
@@ -342,23 +342,3 @@ def _last_moment(record: Record) -> int:
     known = [record.upstream_start, record.first_byte, record.first_chunk, record.generation_end]
     known += [max(attempt.start, attempt.first_byte, attempt.end) for attempt in record.attempts]
     return max(known)
-
-
-class _CarriedTraceState(TraceState):
-    """A tracestate that the propagation room has checked, carried as it is: the API's own knows level 1's keys only."""
-
-    def __init__(self, members: dict[str, str]) -> None:
-        super().__init__()
-        self._dict = members
-
-
-@lru_cache(maxsize=256)
-def _trace_state(header: str) -> TraceState | None:
-    if not header:
-        return None
-    members: dict[str, str] = {}
-    for member in header.split(","):
-        key, separator, value = member.strip(" \t").partition("=")
-        if separator:
-            members.setdefault(key, value)
-    return _CarriedTraceState(members)
