@@ -256,7 +256,7 @@ class GatewayProcess:
     def children(self, module: str) -> list[int]:
         """Return the pids of the children that run ``module``."""
         listed = subprocess.run(
-            ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+            ["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
         ).stdout.splitlines()
         rows = [line.split(None, 2) for line in listed]
         return [int(pid) for pid, parent, args in rows if int(parent) == self.process.pid and module in args]
