@@ -262,7 +262,7 @@ def _check_url(row: Row, _option: Option, value: Any, where: str) -> str:
     if row.name == "otlp_grpc":
         return _url(where, value.strip(), ("http", "https", ""))
     parts = urlsplit(_url(where, value.strip(), ("http", "https")))
-    return parts._replace(path=parts.path or _TRACES_PATH).geturl()
+    return parts._replace(path=parts.path or _TRACES_PATH).geturl() if row.name == "otlp_http" else parts.geturl()
 
 
 _CHECKS: Mapping[str, Callable[[Row, Option, Any, str], Any]] = {

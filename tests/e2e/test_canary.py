@@ -249,7 +249,9 @@ def _files(directory: Path, when: str) -> dict[str, bytes]:
 
 def _command_lines(process: GatewayProcess) -> bytes:
     pids = [process.process.pid, *process.children("otelgw.")]
-    listed = subprocess.run(["ps", "-ww", "-o", "args=", "-p", ",".join(map(str, pids))], capture_output=True, check=False)
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "-p", ",".join(map(str, pids))], capture_output=True, check=False
+    )
     return listed.stdout
 
 

@@ -291,7 +291,9 @@ def test_a_pipeline_that_is_killed_is_started_again(tmp_path: Path, destination:
     with CollectProcess(tmp_path, destination.port) as collect:
         collect.send(1)
         eventually(lambda: names(destination) == {"span 1"})
-        listed = subprocess.run(["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        ).stdout
         rows = [line.split(None, 2) for line in listed.splitlines()]
         (pid,) = (int(pid) for pid, parent, args in rows if int(parent) == collect.process.pid and "pipeline" in args)
         os.kill(pid, signal.SIGKILL)

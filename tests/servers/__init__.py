@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-from tests.servers import collector
 
 __all__ = ["SERVERS", "Server", "require"]
 
@@ -21,7 +20,15 @@ class Server(NamedTuple):
     build: Callable[[], Path]
 
 
-SERVERS: Mapping[str, Server] = {"collector": Server(collector.find, collector.build)}
+def _of(module: str) -> Server:
+    loaded = importlib.import_module(f"tests.servers.{module}")
+    return Server(loaded.find, loaded.build)
+
+
+# One line a server: its name, and the module beside this one that has ``find`` and ``build``.
+SERVERS: Mapping[str, Server] = {
+    "collector": _of("collector"),
+}
 
 
 def require(name: str) -> Path:

@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["build_once", "cached", "go"]
+__all__ = ["build_once", "cached", "go", "place"]
 
 
-def _place(name: str, recipe: bytes) -> Path:
+def place(name: str, recipe: bytes) -> Path:
+    """Return the directory for what is built from ``recipe``."""
     root = os.environ.get("OTELGW_CACHE", "").strip()
     directory = Path(root) if root else Path.home() / ".cache" / "otelgw"
     return directory / name / hashlib.sha256(recipe).hexdigest()[:16]
@@ -20,7 +21,7 @@ def _place(name: str, recipe: bytes) -> Path:
 
 def cached(name: str, recipe: bytes, file: str) -> Path | None:
     """Return ``file`` as built from ``recipe``; None if it is not there."""
-    path = _place(name, recipe) / file
+    path = place(name, recipe) / file
     return path if path.is_file() else None
 
 
@@ -28,14 +29,14 @@ def build_once(name: str, recipe: bytes, file: str, build: Callable[[Path], Path
     """Return ``file``; if it is not there, ``build`` it in an empty directory and keep what it returns."""
     if path := cached(name, recipe, file):
         return path
-    place = _place(name, recipe)
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+    home = place(name, recipe)
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
         built = build(Path(scratch))
-        arriving = place / f"{file}.{os.getpid()}"
+        arriving = home / f"{file}.{os.getpid()}"
         shutil.move(built, arriving)
-    arriving.replace(place / file)
-    return place / file
+    arriving.replace(home / file)
+    return home / file
 
 
 def go() -> str:

@@ -1,0 +1,133 @@
+"""The rows of the catalogue by kind of destination, and what a row is. Strings only: a row imports no destination."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from otelgw_exporters.errors import DestinationConfigError
+
+__all__ = ["OTLP_OPTIONS", "SHAPE", "Option", "Row", "meant", "otlp_variables"]
+
+Kind = Literal["text", "url", "headers", "seconds", "count", "path", "flag", "choice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a destination, by its name in the config and as a keyword of the exporter.
+
+    ``env`` are the variables that give it where it is not set, the first that is set winning. ``bound`` options belong
+    to the endpoint they were set with: they are not taken from the environment for an endpoint set elsewhere, so that
+    one destination's credentials never reach another.
+    """
+
+    name: str
+    kind: Kind
+    description: str
+    default: Any = None
+    env: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    bound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One destination type. ``factory`` is ``module:class``; ``callbacks`` are LiteLLM's names for it.
+
+    ``params_key`` is its key under LiteLLM's ``callback_settings``, ``header_prefix`` the prefix of request headers
+    that are meant for it; empty where LiteLLM has none.
+    """
+
+    name: str
+    factory: str
+    description: str
+    options: tuple[Option, ...]
+    callbacks: tuple[str, ...] = ()
+    params_key: str = ""
+    header_prefix: str = ""
+    stability: Literal["alpha", "beta", "stable"] = "beta"
+
+    @property
+    def env(self) -> Mapping[str, tuple[str, ...]]:
+        """The environment variables of each option that has any."""
+        return {option.name: option.env for option in self.options if option.env}
+
+    def option(self, name: str) -> Option:
+        """Return the option called ``name``.
+
+        Raises:
+            DestinationConfigError: there is none; says which name was probably meant.
+        """
+        for option in self.options:
+            if option.name == name:
+                return option
+        names = [option.name for option in self.options]
+        raise DestinationConfigError(f"{self.name} has no option {name!r}{meant(name, names)}")
+
+
+def meant(name: str, names: list[str]) -> str:
+    """Return the end of an error message: which of ``names`` was probably meant, or nothing."""
+    near = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def otlp_variables(name: str, *litellm: str) -> tuple[str, ...]:
+    """Return OpenTelemetry's variables called ``name``, the narrower one first, then LiteLLM's."""
+    return (f"OTEL_EXPORTER_OTLP_TRACES_{name}", f"OTEL_EXPORTER_OTLP_{name}", *litellm)
+
+
+SHAPE = (
+    Option(
+        "semconv",
+        "choice",
+        "vocabulary of the attributes",
+        "otel",
+        choices=("otel", "otel-1.41", "otel-1.36"),
+    ),
+    Option(
+        "form",
+        "choice",
+        "how messages and tool definitions leave: as JSON text or as structured attributes",
+        "json_string",
+        choices=("json_string", "structured"),
+    ),
+    Option(
+        "bodies",
+        "flag",
+        "send the captured request and answer too, as JSON text: otelgw.request.body, otelgw.response.body",
+        False,
+    ),
+)
+
+OTLP_OPTIONS = (
+    Option(
+        "headers",
+        "headers",
+        "sent with every request; in variables: name=value,name=value, URL-encoded",
+        env=otlp_variables("HEADERS", "OTEL_HEADERS"),
+        secret=True,
+        bound=True,
+    ),
+    Option(
+        "timeout",
+        "seconds",
+        "for one delivery; in variables: milliseconds (below 100: seconds)",
+        10.0,
+        env=otlp_variables("TIMEOUT"),
+    ),
+    Option("compression", "choice", "of requests", "none", env=otlp_variables("COMPRESSION"), choices=("none", "gzip")),
+    Option("certificate", "path", "PEM file with the roots to trust", env=otlp_variables("CERTIFICATE"), bound=True),
+    Option("client_key", "path", "PEM file with the client's key", env=otlp_variables("CLIENT_KEY"), bound=True),
+    Option(
+        "client_certificate",
+        "path",
+        "PEM file with the client's certificate chain",
+        env=otlp_variables("CLIENT_CERTIFICATE"),
+        bound=True,
+    ),
+    Option("max_request_bytes", "count", "spans are split over requests of at most this size", 4_000_000),
+    *SHAPE,
+)
