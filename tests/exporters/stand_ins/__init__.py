@@ -1,4 +1,4 @@
-"""How the contract suite stands in for each destination: one module a catalogue row, named as the row, with ``STAND_IN``.
+"""How the contract suite stands in for a destination: one module a catalogue row, named as the row, with ``STAND_IN``.
 
 A stand-in says how the vendor answers; the suite's server sends it, and makes the faults that all vendors share.
 """
