@@ -1,185 +1,198 @@
-"""What the pipeline knows in numbers: the GenAI client metrics of the conventions, and how the spool and the
-destinations do, as Prometheus reads them.
+"""What the pipeline knows in numbers: the conventions' metrics of GenAI clients and HTTP servers, and how the spool,
+the destinations and the other processes do.
 
 Computed from records in the one pipeline process, so they are right with any number of workers. Labels are bounded:
-what comes beyond the first hundred models is ``other``.
+what comes beyond the first hundred values of one is ``other``, and failures alone name no more than fifty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind
 
+from otelgw.instruments import INSTRUMENTS, Instrument
 from otelgw.selection import Trace
+from otelgw.tally import Counts, Labels
 from otelgw_collector.histogram import Histogram
 from otelgw_collector.pipeline import Health
 from otelgw_exporters import semconv
 
-__all__ = ["CONTENT_TYPE", "Metrics", "exposition"]
+__all__ = ["Family", "Metrics", "Value", "counted", "of_health"]
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-# The conventions' own buckets.
-_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-_TOKENS = tuple(4.0**power for power in range(14))
 _MOST = 100  # values of one label
+_FAILED = 50  # of those, values that have only been seen on failures: whoever makes names up mostly fails
+_LONGEST = 200  # characters of a value
+_SERIES = 2000  # of one metric; OpenTelemetry's SDKs have the same limit
+_OVERFLOW: Labels = (("otel.metric.overflow", "true"),)
 _NANO = 1_000_000_000
 
-_DURATION = "gen_ai_client_operation_duration_seconds"
-_USAGE = "gen_ai_client_token_usage"
-_FIRST_CHUNK = "gen_ai_client_operation_time_to_first_chunk_seconds"
-_HELP = {
-    _DURATION: ("GenAI operation duration.", _SECONDS),
-    _USAGE: ("Number of input and output tokens used.", _TOKENS),
-    _FIRST_CHUNK: ("Time to receive the first chunk of a streamed answer.", _SECONDS),
-}
-_LABELS = (
-    semconv.GEN_AI_OPERATION_NAME,
-    semconv.GEN_AI_PROVIDER_NAME,
-    semconv.GEN_AI_REQUEST_MODEL,
-    semconv.GEN_AI_RESPONSE_MODEL,
-    semconv.SERVER_ADDRESS,
-    semconv.ERROR_TYPE,
-)
-_TYPES = (("input", semconv.GEN_AI_USAGE_INPUT_TOKENS), ("output", semconv.GEN_AI_USAGE_OUTPUT_TOKENS))
+_DURATION = "gen_ai.client.operation.duration"
+_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+_USAGE = "gen_ai.client.token.usage"
+_REQUEST = "http.server.request.duration"
+_OBSERVED = (_DURATION, _FIRST_CHUNK, _USAGE, _REQUEST)
+_METRICS = {name: name for name in _OBSERVED} | {"input": _USAGE, "output": _USAGE}
+_GENERATION = INSTRUMENTS[_DURATION].labels
+_SERVER = INSTRUMENTS[_REQUEST].labels
+_REMEMBERED = 4096  # combinations of attributes whose histograms are found at once
+_OTHER = {semconv.ERROR_TYPE: "_OTHER"}  # what the conventions call the rest; "other" elsewhere
 
-Labels = tuple[tuple[str, str], ...]
+Value = int | float | Histogram
+
+
+class Family(NamedTuple):
+    """One metric and its values, by their labels."""
+
+    instrument: Instrument
+    points: Sequence[tuple[Labels, Value]]
+
+
+class _Series:
+    """The histograms of the spans that have the same labels; made when they are first needed."""
+
+    __slots__ = ("_made", "_metrics", "_named")
+
+    def __init__(self, metrics: Metrics, named: Mapping[str, Labels]) -> None:
+        self._metrics = metrics
+        self._named = named
+        self._made: dict[str, Histogram] = {}
+
+    def observe(self, key: str, value: Any) -> None:
+        """Count ``value``, if it is a number, under the labels called ``key``."""
+        found = self._made.get(key)
+        if found is None:
+            if not isinstance(value, int | float):
+                return
+            found = self._made[key] = self._metrics.histogram(_METRICS[key], self._named[key])
+        elif value is None:
+            return
+        found.observe(value)
 
 
 class Metrics:
-    """The GenAI client metrics. To be used by one thread."""
+    """What is counted from records. To be used by one thread."""
 
     def __init__(self) -> None:
-        self._series: dict[str, dict[Labels, Histogram]] = {name: {} for name in _HELP}
-        self._known: dict[str, set[str]] = {name: set() for name in _LABELS}
+        self._histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in _OBSERVED}
+        self._known: dict[str, set[str]] = {}
+        self._series: dict[tuple[Any, ...], _Series] = {}
 
     def observe(self, trace: Trace) -> None:
-        """Count the generations of a record."""
+        """Count a record."""
+        own = trace.record is not None
         for span in trace.spans:
             attributes: Mapping[str, Any] = span.attributes or {}
+            get = attributes.get
             if semconv.GEN_AI_OPERATION_NAME in attributes:
-                self._count(span, attributes)
+                values = tuple(map(get, _GENERATION))
+                series = self._series.get(values) or self._new(values, self._generation)
+                series.observe(_DURATION, _seconds(span))
+                waited = get(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
+                if waited is not None:
+                    series.observe(_FIRST_CHUNK, waited)
+                series.observe("input", get(semconv.GEN_AI_USAGE_INPUT_TOKENS))
+                series.observe("output", get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))
+            elif own and span.kind is SpanKind.SERVER:
+                values = tuple(map(get, _SERVER))
+                series = self._series.get(values) or self._new(values, self._request)
+                series.observe(_REQUEST, _seconds(span))
 
-    def _count(self, span: ReadableSpan, attributes: Mapping[str, Any]) -> None:
-        labels = tuple((name, self._bounded(name, str(attributes[name]))) for name in _LABELS if name in attributes)
-        if span.start_time and span.end_time:
-            self._histogram(_DURATION, labels).observe((span.end_time - span.start_time) / _NANO)
-        waited = attributes.get(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
-        if isinstance(waited, int | float):
-            self._histogram(_FIRST_CHUNK, labels).observe(waited)
-        for kind, name in _TYPES:
-            tokens = attributes.get(name)
-            if isinstance(tokens, int | float):
-                self._histogram(_USAGE, (*labels, ("gen_ai.token.type", kind))).observe(tokens)
+    def _new(self, values: tuple[Any, ...], named: Callable[[tuple[Any, ...]], Mapping[str, Labels]]) -> _Series:
+        if len(self._series) >= _REMEMBERED:
+            self._series.clear()
+        found = self._series[values] = _Series(self, named(values))
+        return found
 
-    def _bounded(self, name: str, value: str) -> str:
-        known = self._known[name]
+    def _generation(self, values: tuple[Any, ...]) -> Mapping[str, Labels]:
+        labels = self._labels(_GENERATION, values)
+        plain = tuple(pair for pair in labels if pair[0] != semconv.ERROR_TYPE)
+        usage = {kind: (*plain, ("gen_ai.token.type", kind)) for kind in ("input", "output")}
+        return {_DURATION: labels, _FIRST_CHUNK: plain, **usage}
+
+    def _request(self, values: tuple[Any, ...]) -> Mapping[str, Labels]:
+        return {_REQUEST: self._labels(_SERVER, values)}
+
+    def _labels(self, names: Sequence[str], values: Sequence[Any]) -> Labels:
+        given = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        failed = semconv.ERROR_TYPE in given
+        return tuple((name, self._bounded(name, str(value)[:_LONGEST], failed=failed)) for name, value in given.items())
+
+    def _bounded(self, name: str, value: str, *, failed: bool) -> str:
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = set()
         if value in known:
             return value
-        if len(known) >= _MOST:
-            return "other"
+        # A failure itself is told by this very label: it has the whole room.
+        if len(known) >= (_FAILED if failed and name != semconv.ERROR_TYPE else _MOST):
+            return _OTHER.get(name, "other")
         known.add(value)
         return value
 
-    def _histogram(self, name: str, labels: Labels) -> Histogram:
-        series = self._series[name]
+    def histogram(self, name: str, labels: Labels) -> Histogram:
+        """Return the histogram of a metric for ``labels``, or that of all the rest where there are too many."""
+        series = self._histograms[name]
+        if labels not in series and len(series) >= _SERIES:
+            labels = _OVERFLOW
         found = series.get(labels)
         if found is None:
-            found = series[labels] = Histogram(_HELP[name][1])
+            found = series[labels] = Histogram(INSTRUMENTS[name].bounds)
         return found
 
-    def lines(self) -> Iterator[str]:
-        """Yield the metrics in Prometheus' text format."""
-        for name, (text, _) in _HELP.items():
-            yield from _histograms(name, text, self._series[name].items())
+    def families(self) -> Iterator[Family]:
+        """Yield what was counted; the histograms go on being counted in."""
+        for name, series in self._histograms.items():
+            yield Family(INSTRUMENTS[name], list(series.items()))
 
 
-def exposition(health: Health, metrics: Metrics) -> str:
-    """Return everything in Prometheus' text format."""
-    return "\n".join([*_of_health(health), *metrics.lines()]) + "\n"
+def _seconds(span: ReadableSpan) -> float | None:
+    return (span.end_time - span.start_time) / _NANO if span.start_time and span.end_time else None
 
 
-def _of_health(health: Health) -> Iterator[str]:
+def of_health(health: Health) -> Iterator[Family]:
+    """Yield how the spool and the destinations do."""
     each = health.destinations
-    fate = "otelgw_destination_spans_total"
-    yield f"# HELP {fate} Spans by what became of them; a retried one counts each time."
-    yield f"# TYPE {fate} counter"
-    for status in each:
-        for outcome in ("delivered", "retried", "dead", "rejected"):
-            labels = (("destination", status.name), ("outcome", outcome))
-            yield f"{fate}{_braced(labels)} {getattr(status.counters, outcome)}"
-    yield from _values(
-        "otelgw_destination_dropped_records_total",
-        "counter",
-        "Records that had to go undelivered because the spool was at its limit.",
-        ((status.name, status.counters.dropped) for status in each),
+    outcomes = ("delivered", "retried", "dead", "rejected")
+    yield Family(
+        INSTRUMENTS["otelgw.destination.spans"],
+        [
+            ((("destination", status.name), ("outcome", outcome)), getattr(status.counters, outcome))
+            for status in each
+            for outcome in outcomes
+        ],
     )
-    yield from _values(
-        "otelgw_destination_dead_letters",
-        "gauge",
-        "Dead letters that are kept.",
-        ((status.name, health.dead.get(status.name, 0)) for status in each),
-    )
-    yield from _values(
-        "otelgw_destination_queue_records",
-        "gauge",
-        "Records in memory that wait for a destination.",
-        ((status.name, status.queued) for status in each),
-    )
-    yield from _values(
-        "otelgw_destination_backlog_bytes",
-        "gauge",
-        "Bytes of the spool that are not delivered.",
-        ((status.name, status.backlog) for status in each),
-    )
-    yield from _values(
-        "otelgw_destination_oldest_seconds",
-        "gauge",
-        "Age of the oldest record that is not delivered.",
-        ((status.name, round(status.oldest, 3)) for status in each),
-    )
-    yield from _values(
-        "otelgw_destination_up",
-        "gauge",
-        "1 unless the last delivery failed.",
-        ((status.name, int(status.state != "retrying")) for status in each),
-    )
-    latency = "otelgw_destination_delivery_seconds"
-    found = ((((("destination", status.name),), status.latency)) for status in each)
-    yield from _histograms(latency, "Time of one try to deliver one batch.", found)
-    for name, kind, text, value in (
-        ("otelgw_spool_bytes", "gauge", "Bytes of the spool on disk.", health.spool_size),
-        ("otelgw_spool_limit_bytes", "gauge", "Bytes that the spool may take.", health.spool_cap),
-        ("otelgw_undecodable_records_total", "counter", "Records that could not be decoded.", health.undecodable),
-        ("otelgw_quarantined_records_total", "counter", "Records that are not tried any more.", health.quarantined),
+    rows: dict[str, Iterable[Value]] = {
+        "dropped_records": (status.counters.dropped for status in each),
+        "withheld_records": (status.counters.unselected for status in each),
+        "dead_letters": (health.dead.get(status.name, 0) for status in each),
+        "queued_records": (status.queued for status in each),
+        "backlog": (status.backlog for status in each),
+        "oldest_record.age": (round(status.oldest, 3) for status in each),
+        "up": (int(status.state != "retrying") for status in each),
+        "delivery.duration": (status.latency for status in each),
+    }
+    for name, values in rows.items():
+        labelled = [((("destination", status.name),), value) for status, value in zip(each, values, strict=True)]
+        yield Family(INSTRUMENTS[f"otelgw.destination.{name}"], labelled)
+    for name, value in (
+        ("otelgw.spool.usage", health.spool_size),
+        ("otelgw.spool.limit", health.spool_cap),
+        ("otelgw.spool.undecodable_records", health.undecodable),
+        ("otelgw.spool.quarantined_records", health.quarantined),
+        ("otelgw.pipeline.last_report.timestamp", round(time.time(), 3)),
     ):
-        yield from (f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name} {value}")
+        yield Family(INSTRUMENTS[name], [((), value)])
 
 
-def _values(name: str, kind: str, text: str, rows: Iterable[tuple[str, float]]) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
-    for destination, value in rows:
-        yield f"{name}{_braced((('destination', destination),))} {value}"
-
-
-def _histograms(name: str, text: str, rows: Iterable[tuple[Labels, Histogram]]) -> Iterator[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} histogram"
-    for labels, histogram in rows:
-        for end, count in histogram.cumulative():
-            yield f"{name}_bucket{_braced((*labels, ('le', end)))} {count}"
-        yield f"{name}_sum{_braced(labels)} {histogram.total:.9g}"
-        yield f"{name}_count{_braced(labels)} {histogram.count}"
-
-
-def _braced(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name.replace(".", "_")}="{_escaped(value)}"' for name, value in labels) + "}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def counted(counts: Counts) -> Iterator[Family]:
+    """Yield what the other processes have counted."""
+    by_name: dict[str, list[tuple[Labels, Value]]] = {}
+    for (name, labels), count in sorted(counts.items()):
+        if name in INSTRUMENTS:  # another version's may be there too
+            by_name.setdefault(name, []).append((labels, count))
+    for name, points in by_name.items():
+        yield Family(INSTRUMENTS[name], points)

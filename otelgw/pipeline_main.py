@@ -30,12 +30,14 @@ from otelgw import __version__, logs
 from otelgw.config.settings import Destination, Tracing
 from otelgw.errors import StartError
 from otelgw.metrics import Metrics
+from otelgw.metrics_push import pushing
 from otelgw.process import announce, read_settings
 from otelgw.report import Reporter
 from otelgw.selection import Trace, selector
 from otelgw.spool import killed
 from otelgw.tracing import record as records
 from otelgw.tracing import spans
+from otelgw.tracing.dropped import DroppedLabels
 from otelgw.tracing.limits import AttributeLimits
 from otelgw_collector import otlp_spans, pipeline
 from otelgw_collector.pipeline import Pipeline, Retention, RetryPolicy
@@ -78,11 +80,14 @@ def decoder(tracing: Tracing, state_dir: str) -> Callable[[bytes], Trace]:
     described = resource(tracing, state_dir)
     scope = InstrumentationScope(tracing.tracer_name, __version__)
     limits = AttributeLimits.of(tracing.attribute_count_limit, tracing.attribute_length_limit)
+    dropped = DroppedLabels()
 
     def decode(payload: bytes) -> Trace:
         let_others_run()
         record = records.decode(payload)
-        return Trace(record, spans.build(record, described, scope, limits))
+        made = spans.build(record, described, scope, limits)
+        dropped.note(made)
+        return Trace(record, made)
 
     return decode
 
@@ -103,8 +108,7 @@ def age(trace: Trace) -> float:
 
 
 def _built(destination: Destination, retry_limit: float) -> pipeline.Destination[Trace]:
-    options = {**destination.options, "semconv": destination.semconv}
-    exporter = catalog.build(destination.type, destination.name, options)
+    exporter = catalog.build(destination.type, destination.name, destination.options)
     retry = RetryPolicy(limit=retry_limit)
     return pipeline.Destination(destination.name, exporter, selector(destination), retry=retry)
 
@@ -193,6 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         lock = _lock(state)
         destinations = [_built(destination, settings.spool.retry_limit) for destination in settings.destinations]
+        push = pushing(settings.metrics, resource(settings.tracing, settings.state_dir))
     except (StartError, DestinationError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says what and how to mend it
         return 2 if isinstance(error, DestinationError) else 1
@@ -205,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
         retention=Retention(settings.spool.retention, settings.spool.disk_cap),
         dead_letter_cap=settings.spool.dead_letter_cap,
         observe=metrics.observe,
-        report=Reporter(state, metrics),
+        report=Reporter(state, metrics, push),
         killed=killed,
         age=age,
     )
@@ -219,6 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
         log.exception("the pipeline has failed; what is not delivered stays in the spool")
         return 1
     finally:
+        if push is not None:
+            push.stop()
         os.close(lock)
     return 0
 

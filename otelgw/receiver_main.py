@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import logging
 import os
 import signal
@@ -23,8 +22,9 @@ from otelgw.config.receiver import address
 from otelgw.config.settings import Receiver, Settings
 from otelgw.errors import StartError
 from otelgw.pipeline_main import resource
-from otelgw.process import announce, read_settings
+from otelgw.process import announce, lock, read_settings
 from otelgw.spool import sync_and_close
+from otelgw.tally import Counts, Labels, Tally
 from otelgw_collector.receiver import Intake
 from otelgw_collector.receiver_grpc import GrpcReceiver
 from otelgw_collector.receiver_http import HttpReceiver
@@ -35,7 +35,6 @@ __all__ = ["GroupCommit", "Receiving", "instance_of", "main"]
 log = logging.getLogger(__name__)
 
 _STOP = 5.0  # seconds for requests that are under way
-_LOCK = 20.0  # seconds that an earlier receiver may still need
 
 
 def instance_of(settings: Settings) -> str:
@@ -81,6 +80,8 @@ class Receiving:
         commit = GroupCommit(self._spool.unsynced) if fsync else None
         self.intake = Intake(self._spool, instance_of(settings), commit, settings.tracing.content)
         self._stops: list[Callable[[float], Awaitable[None]]] = []
+        self._tally = Tally(Path(settings.state_dir), name, self._counted)
+        self._tallying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -88,6 +89,7 @@ class Receiving:
         Raises:
             StartError: a busy port, an unusable certificate.
         """
+        self._tallying = asyncio.get_running_loop().create_task(self._tally.keep())
         try:
             if self._settings.grpc:
                 await self._start_grpc(self._settings.grpc)
@@ -152,6 +154,9 @@ class Receiving:
         await asyncio.gather(*(stop(limit) for stop in self._stops))
         self._stops.clear()
         self._spool.close()
+        if self._tallying is not None:
+            self._tallying.cancel()
+            await asyncio.wait({self._tallying})
         counters = self.intake.counters
         log.info(
             "received %d requests with %d spans; refused %d spans that came from here, %d without valid ids, "
@@ -159,6 +164,15 @@ class Receiving:
             *(counters.requests, counters.spans, counters.looped, counters.invalid),
             *(counters.unreadable, counters.unavailable),
         )
+
+    def _counted(self) -> Counts:
+        found = self.intake.counters
+        counts: dict[tuple[str, Labels], int] = {}
+        for name, count in (("accepted", found.spans), ("loop", found.looped), ("invalid", found.invalid)):
+            counts["otelgw.receiver.spans", (("outcome", name),)] = count
+        for (protocol, kind), count in found.answers.items():
+            counts["otelgw.receiver.requests", (("protocol", protocol), ("answer", kind))] = count
+        return counts
 
 
 def _busy(text: str, name: str) -> StartError:
@@ -177,7 +191,7 @@ async def _receive(settings: Settings, ready_fd: int) -> None:
         stopping.set()
 
     loop.add_signal_handler(signal.SIGTERM, stop)
-    held = await _lock(Path(settings.state_dir))
+    held = await asyncio.to_thread(lock, Path(settings.state_dir), "receiver")
     receiving = Receiving(settings)
     await receiving.start()
     reader = asyncio.StreamReader()
@@ -188,26 +202,6 @@ async def _receive(settings: Settings, ready_fd: int) -> None:
     orphaned.cancel()
     await receiving.stop()
     os.close(held)
-
-
-async def _lock(directory: Path) -> int:
-    """Return a descriptor that holds the receiver's lock on the state directory: at a reload the next one waits for it.
-
-    Raises:
-        StartError: another receiver keeps it.
-    """
-    descriptor = os.open(directory / "receiver.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + _LOCK
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                raise StartError(f"{directory}: another receiver is running on it; stop it.") from None
-            await asyncio.sleep(0.05)
-        else:
-            return descriptor
 
 
 async def _wait_for_end(reader: asyncio.StreamReader, stopping: asyncio.Event) -> None:

@@ -6,7 +6,6 @@ answers.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
@@ -14,7 +13,10 @@ from typing import Any
 
 import msgspec
 
-from otelgw.metrics import Metrics, exposition
+from otelgw.exposition import exposition
+from otelgw.metrics import Metrics, counted, of_health
+from otelgw.metrics_push import Push
+from otelgw.tally import Totals, replace_file
 from otelgw_collector.pipeline import Health
 
 __all__ = ["Reporter", "read_metrics", "read_state"]
@@ -23,11 +25,13 @@ _STATE, _METRICS = "pipeline.json", "metrics.prom"
 
 
 class Reporter:
-    """Writes the two files."""
+    """Writes the two files, and offers the metrics to ``push``, which sends them by OTLP."""
 
-    def __init__(self, state_dir: Path, metrics: Metrics) -> None:
+    def __init__(self, state_dir: Path, metrics: Metrics, push: Push | None = None) -> None:
         self._directory = state_dir
         self._metrics = metrics
+        self._totals = Totals(state_dir)
+        self._push = push
 
     def __call__(self, health: Health) -> None:
         """Write how things are.
@@ -35,8 +39,12 @@ class Reporter:
         Raises:
             OSError: the disk does not take it; the files are as they were.
         """
-        _replace(self._directory / _STATE, msgspec.json.encode(_document(health)))
-        _replace(self._directory / _METRICS, exposition(health, self._metrics).encode())
+        families = [*self._metrics.families(), *of_health(health), *counted(self._totals())]
+        if self._push is not None:
+            families += self._push.families()
+            self._push.offer(families, self._totals.since)
+        replace_file(self._directory / _STATE, msgspec.json.encode(_document(health)))
+        replace_file(self._directory / _METRICS, exposition(families).encode())
 
 
 def _document(health: Health) -> dict[str, Any]:
@@ -67,22 +75,6 @@ def _document(health: Health) -> dict[str, Any]:
     }
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, and nothing between."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, content)
-        finally:
-            os.close(descriptor)
-        scratch.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        raise
-
-
 def read_state(state_dir: str) -> dict[str, Any] | None:
     """Return what the pipeline said last, ``at`` (seconds since the epoch) included; None if it has said nothing."""
     try:
@@ -93,8 +85,8 @@ def read_state(state_dir: str) -> dict[str, Any] | None:
 
 
 def read_metrics(state_dir: str) -> bytes:
-    """Return what ``/metrics`` answers with; empty if the pipeline has said nothing yet."""
+    """Return what ``/metrics`` answers with; where no pipeline has said anything, what the others have counted."""
     try:
         return (Path(state_dir) / _METRICS).read_bytes()
     except OSError:
-        return b""
+        return exposition(counted(Totals(Path(state_dir)).read())).encode()

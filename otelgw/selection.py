@@ -1,20 +1,24 @@
 """Which of a request's spans a destination gets, and how much of them it sees.
 
 Everything is judged by the spans, so that requests of the gateway and spans from other applications fall under the same
-rules. A trace is the unit: its spans in one record are sent together or not at all.
+rules; what a caller said about its request travels in the record. A trace is the unit: its spans in one record are sent
+together or not at all. What a destination sees is made here, before its exporter gets anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
-from otelgw.config.settings import Destination, Selection
-from otelgw.tracing.record import Record
+from otelgw.config.settings import Destination, Redaction, Selection
+from otelgw.redaction.spans import redactor
+from otelgw.tracing.default_tags import default_tags
+from otelgw.tracing.record import EVERYBODY, Record
 from otelgw_exporters import foreign, semconv
 
 __all__ = ["Trace", "selector"]
@@ -26,8 +30,14 @@ _IDENTITY = frozenset(
         semconv.OTELGW_TEAM_ALIAS,
         semconv.OTELGW_TEAM_ID,
         *foreign.IDENTITY,
+        *(f"{semconv.OTELGW_METADATA}{name}" for name in ("trace_user_id", "user_id", "user_email")),
     }
 )
+# Metadata of this beginning is LiteLLM's way to say who called.
+_KEY_INFO = f"{semconv.OTELGW_METADATA}user_api_key"
+# They repeat the fields of a body that name the user.
+_QUOTING = frozenset({semconv.OTELGW_REQUEST_BODY, semconv.OTELGW_RAW_REQUEST})
+_USER_FIELDS = ('"user"', '"safety_identifier"')
 _NAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("model", (semconv.OTELGW_MODEL_ALIAS, semconv.GEN_AI_REQUEST_MODEL, semconv.GEN_AI_RESPONSE_MODEL)),
     ("key", (semconv.OTELGW_KEY_ALIAS, semconv.OTELGW_KEY_HASH)),
@@ -36,14 +46,24 @@ _NAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("route", (semconv.HTTP_ROUTE,)),
 )
 _ANY = Selection()
+_NO_REDACTION = Redaction()
 _SECOND = 1_000_000_000
 _RATIO_BITS = (1 << 56) - 1  # of the trace id: those that W3C's random flag promises to be random
+
+
+class View(NamedTuple):
+    """What a destination sees: without ``content``, ``anonymous`` (without who called), redacted, with more tags."""
+
+    content: bool = True
+    anonymous: bool = False
+    redaction: Redaction = _NO_REDACTION
+    tags: tuple[str, ...] = ()
 
 
 class Trace:
     """A decoded record: its spans, and the gateway's record of them, which spans from elsewhere do not have.
 
-    Copies of the spans without what a destination must not see are made once for all destinations that see the same.
+    Copies of the spans as a destination sees them are made once for all destinations that see the same.
     """
 
     __slots__ = ("_groups", "_views", "record", "spans")
@@ -51,7 +71,7 @@ class Trace:
     def __init__(self, record: Record | None, spans: Sequence[ReadableSpan]) -> None:
         self.record = record
         self.spans = spans
-        self._views: dict[tuple[frozenset[str], bool], Sequence[ReadableSpan]] = {}
+        self._views: dict[View, Sequence[ReadableSpan]] = {}
         self._groups: list[Group] | None = None
 
     @property
@@ -82,17 +102,30 @@ class Trace:
             sampled = True  # what was exported was sampled, and not every SDK sends the flag along
         return Group(trace_id, indexes, spans, failed, sampled)
 
-    def view(self, withheld: frozenset[str], *, plain: bool) -> Sequence[ReadableSpan]:
-        """Return the spans without the named attributes; ``plain``: without error text, which may quote the content."""
-        if not withheld:
+    def view(self, view: View) -> Sequence[ReadableSpan]:
+        """Return the spans as a destination with ``view`` sees them."""
+        if view == _EVERYTHING:
             return self.spans
-        view = self._views.get((withheld, plain))
-        if view is None:
-            spans = self.spans
-            if plain and self.record is None:
-                spans = [foreign.without_content(span) for span in spans]
-            view = self._views[withheld, plain] = [_without(span, withheld, plain=plain) for span in spans]
-        return view
+        found = self._views.get(view)
+        if found is None:
+            found = self._views[view] = self._made(view)
+        return found
+
+    def _made(self, view: View) -> Sequence[ReadableSpan]:
+        spans = self.spans
+        if not view.content and self.record is None:
+            spans = [foreign.without_content(span) for span in spans]
+        if not view.content or view.anonymous:
+            spans = [_without(span, view) for span in spans]
+        if view.tags:
+            spans = [_tagged(span, view.tags) for span in spans]
+        if view.redaction != _NO_REDACTION:
+            redact = _redactor(view.redaction)
+            spans = [redact(span) for span in spans]
+        return spans
+
+
+_EVERYTHING = View()
 
 
 class Group(NamedTuple):
@@ -135,25 +168,47 @@ class Group(NamedTuple):
 
 
 def selector(destination: Destination) -> Callable[[Trace], Sequence[ReadableSpan]]:
-    """Return the function from a trace to the spans that ``destination`` gets, as it may see them."""
-    withheld = frozenset[str]().union(
-        () if destination.content else semconv.CONTENT,
-        (*_IDENTITY, semconv.OTELGW_REQUEST_BODY) if destination.redact_user_api_key_info else (),
-    )
-    plain = not destination.content
-    if destination.on == "all" and destination.sampling != "parent" and destination.selection == _ANY:
-        return lambda trace: trace.view(withheld, plain=plain)
+    """Return the function from a trace to the spans that ``destination`` gets, as it may see them.
+
+    Raises:
+        ConfigError: a pattern of its redaction that cannot be used.
+    """
+    answers = frozenset({destination.name.lower(), destination.type.lower(), *destination.callbacks})
+    view = View(destination.content, destination.redact_user_api_key_info, destination.redaction)
+    bare = view._replace(content=False)
+    if destination.redaction != _NO_REDACTION:
+        _redactor(destination.redaction)
+    always = destination.on == "all" and destination.sampling != "parent" and destination.selection == _ANY
 
     def select(trace: Trace) -> Sequence[ReadableSpan]:
+        record = trace.record
+        seen = view
+        if record is not None and record.audience != EVERYBODY and not record.audience.includes(answers):
+            if not destination.required:
+                return ()
+            seen = bare
+        if record is not None and destination.default_tags:
+            seen = seen._replace(tags=_default_tags(destination, record))
+        if always:
+            return trace.view(seen)
         chosen = [group for group in trace.groups if _is_chosen(group, destination)]
         if not chosen:
             return ()
-        spans = trace.view(withheld, plain=plain)
+        spans = trace.view(seen)
         if len(chosen) == len(trace.groups):
             return spans
         return [spans[index] for index in sorted(index for group in chosen for index in group.indexes)]
 
     return select
+
+
+def _default_tags(destination: Destination, record: Record) -> tuple[str, ...]:
+    return default_tags(
+        destination.default_tags,
+        record.caller,
+        destination.base_url,
+        anonymous=destination.redact_user_api_key_info,
+    )
 
 
 def _is_chosen(group: Group, destination: Destination) -> bool:
@@ -183,9 +238,33 @@ def _is_remarkable(group: Group, selection: Selection) -> bool:
     return selection.costly is not None and group.cost >= selection.costly
 
 
-def _without(span: ReadableSpan, names: frozenset[str], *, plain: bool) -> ReadableSpan:
-    attributes: Mapping[str, object] = span.attributes or {}
-    copied = semconv.with_attributes(span, {key: value for key, value in attributes.items() if key not in names})
-    if plain and span.status.description:
+def _without(span: ReadableSpan, view: View) -> ReadableSpan:
+    """Return a copy without content, or without who called, or both."""
+    attributes: Mapping[str, Any] = span.attributes or {}
+    if not view.content:
+        attributes = {key: value for key, value in attributes.items() if key not in semconv.CONTENT}
+        if isinstance(url := attributes.get(semconv.URL_FULL), str):
+            attributes[semconv.URL_FULL] = url.partition("?")[0]  # the query is the caller's text, too
+    if view.anonymous:
+        attributes = {key: value for key, value in attributes.items() if not _says_who(key, value)}
+    copied = semconv.with_attributes(span, attributes)
+    if not view.content and span.status.description:
         copied._status = Status(span.status.status_code)
     return copied
+
+
+def _says_who(key: str, value: Any) -> bool:
+    if key in _IDENTITY or key in _QUOTING or key.startswith(_KEY_INFO):
+        return True
+    return key == semconv.OTELGW_RESPONSE_BODY and any(field in str(value) for field in _USER_FIELDS)
+
+
+def _tagged(span: ReadableSpan, tags: tuple[str, ...]) -> ReadableSpan:
+    attributes: Mapping[str, Any] = span.attributes or {}
+    given = attributes.get(semconv.OTELGW_TAGS) or ()
+    return semconv.with_attributes(span, {**attributes, semconv.OTELGW_TAGS: list(dict.fromkeys((*given, *tags)))})
+
+
+@lru_cache(maxsize=256)
+def _redactor(redaction: Redaction) -> Callable[[ReadableSpan], ReadableSpan]:
+    return redactor(redaction)

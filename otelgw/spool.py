@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from otelgw.config import settings
-from otelgw.tracing.record import Caller, Capture, Record, Target, encode
+from otelgw.tracing.record import EVERYBODY, Audience, Caller, Capture, Record, Target, encode
 from otelgw_collector.intents import IDENTITY
 from otelgw_collector.retention import UNAUTHENTICATED
 from otelgw_collector.segments import INTENT, SegmentWriter
@@ -58,6 +58,7 @@ class Intent(msgspec.Struct, array_like=True, frozen=True):
     stream: bool = False
     target: Target = Target()
     caller: Caller = Caller()
+    audience: Audience = EVERYBODY
 
 
 _encode = msgspec.msgpack.Encoder().encode

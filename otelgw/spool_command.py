@@ -20,6 +20,7 @@ from otelgw.report import read_state
 from otelgw.tracing import record as records
 from otelgw_collector import letters, otlp_spans
 from otelgw_collector.address import Address, encode
+from otelgw_collector.aside import NEWER
 from otelgw_collector.segments import ADDRESSED, OTLP, RECORD, Entry, SegmentReader, SegmentWriter, find_segments
 
 __all__ = ["Request", "run"]
@@ -67,6 +68,7 @@ def _status(state: Path) -> Iterator[str]:
     yield f"pipeline      {running} (pid {said['pid']})"
     yield f"spool         {_size(said['spool']['bytes'])} of {_size(said['spool']['cap'])}"
     yield f"set aside     {said['undecodable']} undecodable, {said['quarantined']} quarantined"
+    yield from _for_a_newer_one(state / "spool")
     for each in said["destinations"]:
         yield ""
         yield f"{each['name']}: {each['state']}" + (f" ({each['error']})" if each["error"] else "")
@@ -80,6 +82,24 @@ def _status(state: Path) -> Iterator[str]:
         )
         yield f"  records     {each['dropped']} dropped because the spool was full, {each['withheld']} withheld"
         yield f"  letters     {each['dead_letters']} dead letters"
+
+
+def _for_a_newer_one(spool: Path) -> Iterator[str]:
+    """Say what waits for a newer otelgw to read it; nothing if nothing does."""
+    records = [path.stat().st_size for path in (spool / "undecodable" / NEWER).glob("*.record")]
+    segments = [name.path.stat().st_size for name in find_segments(spool) if _is_newer(name.path)]
+    if records or segments:
+        total = _size(sum(records) + sum(segments))
+        yield f"              {len(records)} records and {len(segments)} segments of a newer otelgw, {total}"
+
+
+def _is_newer(path: Path) -> bool:
+    try:
+        reader = SegmentReader(path)
+    except OSError:
+        return False
+    reader.close()
+    return not reader.supported
 
 
 def _size(count: float) -> str:

@@ -27,6 +27,7 @@ from otelgw.http.gateway import Gateway
 from otelgw.http.servers import SERVERS
 from otelgw.process import announce, read_settings
 from otelgw.spool import Spool
+from otelgw.tally import Counts, Tally
 
 __all__ = ["Worker", "main"]
 
@@ -38,12 +39,13 @@ _DESCRIPTORS = 1024 * 64  # wanted at least: a stream takes two, and many system
 class Worker:
     """One worker's life, from the first signal handler to the last connection."""
 
-    def __init__(self, settings: Settings, gateway: Gateway) -> None:
+    def __init__(self, settings: Settings, gateway: Gateway, tally: Tally | None = None) -> None:
         self.settings = settings
         self.gateway = gateway
         self.stop = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._refusing = False
+        self._tally = tally
         self._limit = 0.0  # when what still runs is cut, in the loop's time
 
     async def serve(self, descriptor: int, ready: Callable[[], None]) -> None:
@@ -52,7 +54,13 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self.begin_stop, True)
         loop.add_signal_handler(signal.SIGUSR1, self.begin_stop, False)
         await self._watch_master(loop)
-        await SERVERS[self.settings.server.kind](self.gateway, self.settings, descriptor, self.stop, ready)
+        tallying = None if self._tally is None else loop.create_task(self._tally.keep())
+        try:
+            await SERVERS[self.settings.server.kind](self.gateway, self.settings, descriptor, self.stop, ready)
+        finally:
+            if tallying is not None:
+                tallying.cancel()
+                await asyncio.wait({tallying})
 
     async def _watch_master(self, loop: asyncio.AbstractEventLoop) -> None:
         reader = asyncio.StreamReader()
@@ -129,6 +137,17 @@ def _why(error: Exception, settings: Settings) -> str:
     return str(error)
 
 
+def _counted(gateway: Gateway, spool: Spool | None) -> Counts:
+    found = gateway.counters
+    reasons = (("refused", found.refused), ("flood", found.floods), ("timeout", found.timeouts))
+    unwritten = (("disk", gateway.unspooled), ("quota", spool.over_quota if spool is not None else 0))
+    return {
+        **{("otelgw.http.refusals", (("reason", reason),)): count for reason, count in reasons},
+        **{("otelgw.spool.unwritten_records", (("reason", reason),)): count for reason, count in unwritten},
+        ("otelgw.spool.failed_syncs", ()): spool.unsynced if spool is not None else 0,
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one worker; the master passes the socket's descriptor, an index and a descriptor to report on."""
     parser = argparse.ArgumentParser(prog="otelgw.worker")
@@ -145,16 +164,17 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure(settings.server.log_level, json_lines=settings.server.log_json or None)
     _raise_descriptor_limit()
     spool = None
+    # A pid comes again; with the time of the start the name does not.
+    name = f"w{options.index}_{os.getpid()}_{int(time.time())}"
     if not settings.tracing.disabled:
-        # A pid comes again; with the time of the start the name does not.
-        name = f"w{options.index}_{os.getpid()}_{int(time.time())}"
         directory = Path(settings.state_dir) / "spool"
         spool = Spool(directory, name, settings.spool, workers=settings.server.workers)
     gateway = build(settings, spool)
+    tally = Tally(Path(settings.state_dir), name, lambda: _counted(gateway, spool))
     _settle_garbage()
     try:
         with asyncio.Runner(loop_factory=_event_loop) as runner:
-            runner.run(Worker(settings, gateway).serve(options.fd, lambda: announce(options.ready_fd)))
+            runner.run(Worker(settings, gateway, tally).serve(options.fd, lambda: announce(options.ready_fd)))
     except (OSError, ModuleNotFoundError) as error:
         log.error("cannot serve: %s", _why(error, settings))  # noqa: TRY400 - the message says what and how to mend it
         return 1

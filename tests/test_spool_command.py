@@ -16,6 +16,7 @@ from otelgw.report import Reporter
 from otelgw.selection import selector
 from otelgw.spool_command import Request, run
 from otelgw.tracing import record as records
+from otelgw_collector import segments
 from otelgw_collector.pipeline import Destination as Target
 from otelgw_collector.pipeline import Pipeline, Retention
 from otelgw_collector.segments import SegmentWriter
@@ -169,6 +170,24 @@ def test_status_says_what_waits_what_is_lost_and_whether_anybody_works_on_it(
     assert "otlp_http/two: ok" in text
     assert "3 delivered" in text
     assert "0 dropped because the spool was full" in text
+
+
+def test_status_says_what_waits_for_a_newer_otelgw(
+    settings: Settings, writer: SegmentWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Path(settings.state_dir) / "spool"
+    spool.mkdir()
+    (spool / "old-00000001.seg").write_bytes(segments._pack_header(b"12345678", form=2) + bytes(972))
+    monkeypatch.setattr(segments, "VERSION", 2)
+    for _ in range(3):
+        writer.append(bytes(1000))
+    monkeypatch.undo()
+    with running(pipeline(settings, *both())):
+        eventually(
+            lambda: any("3 records and 1 segments of a newer otelgw, 3.9 KiB" in line for line in lines(settings))
+        )
+
+    assert "set aside     0 undecodable, 0 quarantined" in lines(settings)
 
 
 def test_the_command_line_leads_there(

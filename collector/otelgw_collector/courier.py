@@ -14,9 +14,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otelgw_collector import address
 from otelgw_collector.decoder import Decoder
 from otelgw_collector.flow import Flow, Position
-from otelgw_collector.lane import Batch, Frozen, Item, Lane, Place, letter_key
+from otelgw_collector.journal import Journal
+from otelgw_collector.lane import Batch, Frozen, Item, Lane, Place, Run, letter_key
 from otelgw_collector.letters import Key, Letter
-from otelgw_collector.segments import ADDRESSED, Entry, SegmentReader, read_at
+from otelgw_collector.segments import ADDRESSED, Entry, SegmentReader, read_between
 from otelgw_exporters.delivery import DONE, Exporter, Outcome, Verdict
 
 __all__ = ["Courier"]
@@ -39,8 +40,10 @@ class Courier(Generic[T]):
         flow: Flow,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
+        journal: Journal | None = None,
     ) -> None:
         self.lane = lane
+        self._journal = journal
         self._decode = decoder
         self._flow = flow
         self._clock = clock
@@ -84,7 +87,7 @@ class Courier(Generic[T]):
         lane, flow = self.lane, self._flow
         with self._changed:
             while not (flow.abandoned or lane.ended):
-                if lane.thaw is not None:
+                if lane.thaw and lane.batch is None:
                     return True
                 now = self._clock()
                 pause = lane.pause(now, draining=flow.draining)
@@ -105,8 +108,8 @@ class Courier(Generic[T]):
         if lane.idle:
             self._catch_up()
             return
-        if lane.batch is None and lane.thaw is not None:
-            self._thaw(lane.thaw)
+        if lane.batch is None and lane.thaw:
+            self._thaw(lane.thaw[0])
         elif lane.batch is None:
             with self._flow.lock:
                 items = lane.take(self._clock())
@@ -123,32 +126,52 @@ class Courier(Generic[T]):
         ]
         with self._flow.lock:
             self.lane.taken_up += again
-            self.lane.begin(spans, items, sources, self._clock())
+            batch = self.lane.begin(spans, items, sources, self._clock())
+        if self._journal is not None and spans:
+            # Before the first try: whatever ends this process, the next one sends these spans in the same batch.
+            self._journal.begin(self.lane.destination.name, batch.number, Frozen(batch.runs))
 
     def _thaw(self, frozen: Frozen) -> None:
-        """Make the batch again that was on its way when the last process ended: the same spans in the same order."""
+        """Make a batch again that was on its way when the last process ended: the same spans in the same order."""
         items: list[Item[T]] = []
         lost = 0
-        for place in frozen.places:
-            entry = self._entry(place)
-            lost += entry is None
-            if entry is not None:
-                size = len(entry.payload)
-                path = self._flow.positions[place.segment].path
-                items += [Item(place.segment, place.end, size, *decoded) for decoded in self._decode(path, entry)]
+        for run in frozen.runs:
+            found = self._again(run)
+            lost += 0 if found else run.records
+            items += found
         spans, sources = self._selected(items)
-        kept = [index for index, span in enumerate(spans) if letter_key(span) in frozen.spans]
+        if frozen.spans is not None:
+            left = [index for index, span in enumerate(spans) if letter_key(span) in frozen.spans]
+            spans, sources = [spans[at] for at in left], [sources[at] for at in left]
+        resumed = [
+            self._key(letter_key(span))
+            for span, source in zip(spans, sources, strict=True)
+            if source.address is not None and source.address.letters
+        ]
         with self._flow.lock:
-            lane = self.lane
-            batch = lane.begin([spans[at] for at in kept], items, [sources[at] for at in kept], self._clock())
-            batch.ends = {segment: end for segment, end in frozen.ends.items() if segment in lane.read}
-            lane.counters.dropped += lost
+            self.lane.taken_up += resumed
+            self.lane.begin(spans, items, sources, self._clock(), frozen.whole)
+            self.lane.counters.dropped += lost
+
+    def _again(self, run: Run) -> list[Item[T]]:
+        """Read records once more; none if their segment is gone."""
+        with self._flow.lock:
+            position = self._flow.positions.get(run.segment)
+        if position is None:
+            return []
+        return [
+            Item(run.segment, entry.end, len(entry.payload), *decoded)
+            for entry in read_between(position.path, run.start, run.end)
+            for decoded in self._decode(position.path, entry)
+            if self.lane.wants(decoded.address)
+        ]
 
     def _entry(self, place: Place) -> Entry | None:
         """Read a record once more; None if its segment is gone."""
         with self._flow.lock:
             position = self._flow.positions.get(place.segment)
-        return read_at(position.path, place.start, place.end) if position is not None else None
+        found = read_between(position.path, place.start, place.end) if position is not None else []
+        return found[0] if found and found[0].end == place.end else None
 
     def _catch_up(self) -> None:
         """Read what the head has read and the lane has not, as much as fits; follow the head if there is nothing."""
@@ -156,7 +179,7 @@ class Courier(Generic[T]):
         with self._flow.lock:
             behind = self._flow.behind(lane.read)
             lane.following = not behind
-        for key, position in sorted(behind.items(), key=lambda item: item[1]):
+        for key, position in behind.items():
             if not lane.has_room:
                 break
             try:

@@ -9,6 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from otelgw_collector import address
 from otelgw_collector.address import Address
+from otelgw_collector.aside import Aside
 from otelgw_collector.quarantine import Quarantine
 from otelgw_collector.segments import ADDRESSED, INTENT, SETTLED, VERSION, Entry
 
@@ -18,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_KEPT = 1000  # files; what comes after is counted and logged only
 _SILENT = frozenset({INTENT, SETTLED})
 
 
@@ -30,18 +30,19 @@ class Decoded(NamedTuple, Generic[T]):
 
 
 class Decoder(Generic[T]):
-    """Calls the function in ``decode`` for a record's kind. A payload on which it fails is written to ``aside``.
+    """Calls the function in ``decode`` for a record's kind. A record on which it fails is set ``aside``.
 
-    That is a directory, with one file for each such record, and one more below it, ``newer``, for records that a newer
-    otelgw wrote. ``failed`` counts those that could not be decoded, ``quarantined`` those that are not tried any more.
+    ``failed`` counts those that could not be decoded, ``quarantined`` those that are not tried any more, and ``newer``
+    those that a newer otelgw wrote.
     """
 
-    def __init__(self, decode: Mapping[int, Callable[[bytes], T]], aside: Path, quarantine: Quarantine) -> None:
+    def __init__(self, decode: Mapping[int, Callable[[bytes], T]], aside: Aside, quarantine: Quarantine) -> None:
         self._decode = decode
         self._aside = aside
         self._quarantine = quarantine
         self.failed = 0
         self.quarantined = 0
+        self.newer = 0
 
     def __call__(self, segment: Path, entry: Entry) -> list[Decoded[T]]:
         """Return the decoded record as a list of one; an empty list if it is none or cannot be decoded."""
@@ -49,17 +50,17 @@ class Decoder(Generic[T]):
             return []
         record = f"{segment.name}@{entry.end}"
         if entry.version > VERSION:
-            self._keep(segment, entry, "it was written by a newer otelgw", self._aside / "newer")
+            self._keep(segment, entry, "it was written by a newer otelgw", newer=True)
             return []
         if self._quarantine.deaths and self._quarantine.holds(record):
-            self._keep(segment, entry, "decoding it has ended the pipeline three times", self._aside)
+            self._keep(segment, entry, "decoding it has ended the pipeline three times")
             return []
         self._quarantine.note(record)
         try:
             return [self._decoded(entry)]
         except Exception as error:  # noqa: BLE001 - whatever is in it, one record must not stop the others
             # The error's type only: its text may quote the record.
-            self._keep(segment, entry, type(error).__name__, self._aside)
+            self._keep(segment, entry, type(error).__name__)
             return []
         finally:
             self._quarantine.clear()
@@ -76,18 +77,13 @@ class Decoder(Generic[T]):
         except KeyError:
             raise ValueError(f"records of kind {kind} are not known") from None
 
-    def _keep(self, segment: Path, entry: Entry, why: str, directory: Path) -> None:
-        path = directory / f"{segment.stem}-{entry.end}.record"
-        if path.exists():  # met before: by the head, by another lane or before a restart
+    def _keep(self, segment: Path, entry: Entry, why: str, *, newer: bool = False) -> None:
+        if not self._aside.keep(f"{segment.stem}-{entry.end}", entry.payload, newer=newer):
             return
-        held = self._quarantine.holds(f"{segment.name}@{entry.end}")
-        self.failed += not held
-        self.quarantined += held
+        if newer:
+            self.newer += 1
+        elif self._quarantine.holds(f"{segment.name}@{entry.end}"):
+            self.quarantined += 1
+        else:
+            self.failed += 1
         logger.error("%s: the record before offset %d cannot be decoded (%s): kept aside", segment.name, entry.end, why)
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if directory.name == "newer" or sum(1 for _ in directory.iterdir()) < _KEPT:
-                path.touch(mode=0o600)
-                path.write_bytes(entry.payload)
-        except OSError as error:
-            logger.warning("an undecodable record cannot be kept: %s", error.strerror)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from otelgw_collector.intents import KILLED
+
 __all__ = ["Flow", "Position"]
 
 
@@ -39,5 +41,14 @@ class Flow:
         return self.stop_at is not None
 
     def behind(self, read: Mapping[str, int]) -> dict[str, Position]:
-        """Return the segments in which the head is further than ``read``; the caller holds the lock."""
-        return {key: position for key, position in self.positions.items() if read.get(key, 0) < position.offset}
+        """Return the segments in which the head is further than ``read``, in the order in which they are to be read.
+
+        The caller holds the lock.
+        """
+        found = ((key, position) for key, position in self.positions.items() if read.get(key, 0) < position.offset)
+        return dict(sorted(found, key=_order))
+
+
+def _order(found: tuple[str, Position]) -> tuple[bool, Path]:
+    path = found[1].path
+    return path.name.startswith(KILLED), path

@@ -1,4 +1,8 @@
-"""The head: follows every segment of the spool, decodes each record once and offers it to the lanes."""
+"""The head: follows every segment of the spool, decodes each record once and offers it to the lanes.
+
+What settles an intent is read after the intent: a worker's segments one after the other, and the records of killed
+requests, which settle those of workers that are dead, after all that dead workers have left.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Generic, TypeVar
 
 from otelgw_collector.decoder import Decoder
 from otelgw_collector.flow import Flow, Position
-from otelgw_collector.intents import Intents
+from otelgw_collector.intents import KILLED, Intents
 from otelgw_collector.lane import Item, Lane
 from otelgw_collector.segments import INTENT, SETTLED, Entry, SegmentReader, SegmentWriter, find_segments, name_of
 
@@ -52,7 +56,7 @@ class Head(Generic[T]):
         self._killed = killed
         self._live: dict[str, SegmentReader] = {}
         self.read_out: dict[str, Position] = {}
-        self._unsupported: set[Path] = set()
+        self.unsupported: set[Path] = set()  # segments of a newer format
         self._said: set[str] = set()
         self._listed = 0
 
@@ -70,8 +74,8 @@ class Head(Generic[T]):
         """Take in segments that are new."""
         if not self._may_have_changed():
             return
-        known = {position.path for position in self._flow.positions.values()} | self._unsupported
-        for name in find_segments(self._spool):
+        known = {position.path for position in self._flow.positions.values()} | self.unsupported
+        for name in sorted(find_segments(self._spool), key=lambda each: each.worker.startswith(KILLED)):
             if name.path in known:
                 continue
             try:
@@ -87,7 +91,7 @@ class Head(Generic[T]):
                 self._add(reader)
             else:
                 reader.close()
-                self._unsupported.add(name.path)
+                self.unsupported.add(name.path)
                 self._say(f"segment {name.path.name} is of a newer format: left as it is")
 
     def _may_have_changed(self) -> bool:
@@ -101,13 +105,14 @@ class Head(Generic[T]):
         return not same
 
     def _add(self, reader: SegmentReader) -> None:
-        """Start where the furthest lane is; the others read up to there themselves.
+        """Start at the furthest saved cursor; lanes that are not that far read up to there themselves.
 
+        A lane may have read on, in batches that are noted and not saved: what was in flight there is not saved either.
         A closed segment is read at once where no lane follows: of that there is only to note what was in flight.
         """
         closed = reader.closed
         with self._flow.lock:
-            offset = max((lane.read.get(reader.key, 0) for lane in self._lanes), default=0)
+            offset = max((lane.done.get(reader.key, 0) for lane in self._lanes), default=0)
             reader.offset = max(reader.offset, offset)
             self._flow.positions[reader.key] = Position(reader.path, reader.offset)
             for lane in self._lanes:
@@ -115,7 +120,7 @@ class Head(Generic[T]):
                     lane.pass_by(reader.key, reader.offset)  # the header
             unwanted = closed and not any(lane.following for lane in self._lanes)
         self._live[reader.key] = reader
-        while unwanted and self._read(reader.key, reader):
+        while unwanted and not self._must_wait(reader) and self._read(reader.key, reader):
             pass
         self._retire_if_finished(reader)
 
@@ -131,9 +136,23 @@ class Head(Generic[T]):
         self.find()
         found = False
         for key, reader in list(self._live.items()):
-            found |= self._read(key, reader)
-            self._retire_if_finished(reader)
+            if not self._must_wait(reader):
+                found |= self._read(key, reader)
+                self._retire_if_finished(reader)
         return found
+
+    def _must_wait(self, reader: SegmentReader) -> bool:
+        """True while there is more to read of a segment that comes before this one."""
+        own = name_of(reader.path)
+        for other in self._live.values():
+            name = name_of(other.path)
+            if own is None or name is None or other is reader:
+                continue
+            if name.worker == own.worker and name.seq < own.seq:
+                return True
+            if own.worker.startswith(KILLED) and not name.worker.startswith(KILLED) and other.closed:
+                return True
+        return False
 
     def _read(self, key: str, reader: SegmentReader) -> bool:
         before, skipped = reader.offset, reader.skipped
@@ -198,10 +217,10 @@ class Head(Generic[T]):
         left = self.intents.left_by(self.intents.workers - self._living())
         if not left:
             return False
-        writer = SegmentWriter(self._spool, f"killed_{time.time_ns()}")
+        writer = SegmentWriter(self._spool, f"{KILLED}{time.time_ns()}")
         try:
             for identity, payload in left:
-                self._put_on_record(writer, payload)
+                self._put_on_record(writer, payload, identity)
                 self.intents.settle(identity)
         except OSError as error:
             self._say(f"requests of a dead worker cannot be put on record for now: {error.strerror}")
@@ -211,7 +230,7 @@ class Head(Generic[T]):
         logger.warning("%d requests were in flight when their worker died", len(left))
         return True
 
-    def _put_on_record(self, writer: SegmentWriter, payload: bytes) -> None:
+    def _put_on_record(self, writer: SegmentWriter, payload: bytes, identity: bytes) -> None:
         if self._killed is None:
             return
         try:
@@ -219,7 +238,8 @@ class Head(Generic[T]):
         except Exception as error:  # noqa: BLE001 - whatever is in it, one intent must not stop the others
             self._say(f"the intent of a request cannot be read ({type(error).__name__})")
             return
-        writer.append(record)
+        # Settled in the same breath: this process may die before it has saved that, and must not do it twice.
+        writer.append(record, settles=identity)
 
     def _living(self) -> set[str]:
         names = (name_of(reader.path) for reader in self._live.values())

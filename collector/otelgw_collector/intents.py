@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
-__all__ = ["IDENTITY", "Intents"]
+__all__ = ["IDENTITY", "KILLED", "Intents"]
 
 IDENTITY = 8  # bytes at the beginning of an INTENT's payload; the whole payload of a SETTLED
+KILLED = "killed_"
+"""How the worker's name begins in the segments for the records of requests whose worker died."""
 
 
 class Intents:

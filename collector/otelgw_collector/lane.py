@@ -26,7 +26,20 @@ from otelgw_collector.retry import RetryPolicy
 from otelgw_collector.segments import OVERHEAD
 from otelgw_exporters.delivery import DONE, Exporter, Outcome, Verdict
 
-__all__ = ["Batch", "Batching", "Counters", "Destination", "Frozen", "Item", "Lane", "Place", "Status", "letter_key"]
+__all__ = [
+    "Batch",
+    "Batching",
+    "Counters",
+    "Destination",
+    "Frozen",
+    "Item",
+    "Lane",
+    "Place",
+    "Run",
+    "Status",
+    "letter_key",
+    "runs_of",
+]
 
 T = TypeVar("T")
 
@@ -94,24 +107,63 @@ class Item(NamedTuple, Generic[T]):
         return Place(self.segment, self.end - self.size - OVERHEAD, self.end)
 
 
-class Frozen(msgspec.Struct, array_like=True, frozen=True):
-    """A batch as it outlasts the process: its records, the ids (``letter_key``) of the spans that are left, its end."""
+class Run(NamedTuple):
+    """Records of one segment that follow each other: its key, the offsets of their first byte and of the one after
+    the last one's, their number."""
 
-    places: tuple[Place, ...]
-    spans: frozenset[str]
-    ends: dict[str, int]
+    segment: str
+    start: int
+    end: int
+    records: int
+
+
+class Frozen(msgspec.Struct, array_like=True, frozen=True):
+    """A batch as it outlasts the process: its records, in order.
+
+    Of one that is tried again, ``spans`` are the ids (``letter_key``) of those that are left, ``runs`` their records,
+    and ``end`` all that it was made of; a new one has all spans of its records, and no ``end`` of its own.
+    """
+
+    runs: tuple[Run, ...]
+    spans: frozenset[str] | None = None
+    end: tuple[Run, ...] = ()
+
+    @property
+    def whole(self) -> tuple[Run, ...]:
+        """All records that it was made of; their ends are the cursors once it is dealt with."""
+        return self.end or self.runs
+
+
+def runs_of(items: Sequence[Item[Any]]) -> tuple[Run, ...]:
+    """Return where ``items`` are, in their order; the same one may come several times in a row."""
+    runs: list[Run] = []
+    segment, start, end, count = "", 0, 0, 0
+    for item in items:
+        if item.segment == segment and item.end == end:
+            continue
+        if item.segment != segment:
+            if count:
+                runs.append(Run(segment, start, end, count))
+            segment, start, count = item.segment, item.end - item.size - OVERHEAD, 0
+        end = item.end
+        count += 1
+    if count:
+        runs.append(Run(segment, start, end, count))
+    return tuple(runs)
 
 
 @dataclass(slots=True)
 class Batch:
     """Spans on their way. ``sources`` are the records that they came from, one for each span.
 
-    ``ends`` are the cursors once all of them are dealt with. Times are on the lane's clock.
+    ``runs`` are all records that it was made of, also those without a span in it; ``number`` counts the lane's batches.
+    Times are on the lane's clock.
     """
 
     spans: list[ReadableSpan]
     sources: list[Item[Any]]
-    ends: dict[str, int]
+    runs: tuple[Run, ...]
+    number: int = 0
     began: float = 0.0
     tries: int = 0
     not_before: float = 0.0
@@ -120,8 +172,7 @@ class Batch:
 
     def frozen(self) -> Frozen:
         """Return what has to be known to make the same batch again."""
-        places = tuple(dict.fromkeys(source.place for source in self.sources))
-        return Frozen(places, frozenset(map(letter_key, self.spans)), self.ends)
+        return Frozen(runs_of(self.sources), frozenset(map(letter_key, self.spans)), self.runs)
 
 
 def letter_key(span: ReadableSpan) -> str:
@@ -166,13 +217,13 @@ class Status(NamedTuple):
 class Lane(Generic[T]):
     """The state of one destination. ``read`` and ``done`` are offsets by segment key.
 
-    ``thaw`` is the batch to begin with, from before a restart. ``dead`` and ``taken_up`` are what is to be saved
-    together with the cursors.
+    ``thaw`` are the batches to begin with, in order, from before a restart. ``dead`` and ``taken_up`` are what is to be
+    saved together with the cursors.
     """
 
     destination: Destination[T]
     done: dict[str, int]
-    thaw: Frozen | None = None
+    thaw: deque[Frozen] = field(default_factory=deque)
     read: dict[str, int] = field(default_factory=dict)
     following: bool = False
     queue: deque[Item[T]] = field(default_factory=deque)
@@ -184,18 +235,24 @@ class Lane(Generic[T]):
     latency: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
     dead: list[Letter] = field(default_factory=list)
     taken_up: list[Key] = field(default_factory=list)
+    _begun: int = 0
     _due: float = 0.0
     _active_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         self.read = dict(self.done)
-        for segment, end in self.thaw.ends.items() if self.thaw is not None else ():
-            self.read[segment] = max(end, self.read.get(segment, 0))
+        for run in (run for frozen in self.thaw for run in frozen.whole):
+            self.read[run.segment] = max(run.end, self.read.get(run.segment, 0))
 
     @property
     def idle(self) -> bool:
         """True when everything that was read is dealt with."""
-        return not self.queue and self.batch is None and self.thaw is None
+        return not self.queue and self.batch is None and not self.thaw
+
+    @property
+    def reached(self) -> int:
+        """The number of the first batch that is not dealt with."""
+        return self._begun + 1 if self.batch is None else self.batch.number
 
     @property
     def has_room(self) -> bool:
@@ -208,7 +265,12 @@ class Lane(Generic[T]):
         return address is None or address.destination == self.destination.name
 
     def offer(self, item: Item[T], now: float) -> bool:
-        """Queue a record that the head has just read; False if the queue is full and the lane falls behind."""
+        """Queue a record that the head has just read; False if the queue is full and the lane falls behind.
+
+        One that the lane has read by itself before is nothing new.
+        """
+        if item.end <= self.read.get(item.segment, 0):
+            return True
         if not self.has_room:
             self.following = False
             return False
@@ -274,12 +336,23 @@ class Lane(Generic[T]):
         return items
 
     def begin(
-        self, spans: Sequence[ReadableSpan], items: Sequence[Item[T]], sources: Sequence[Item[T]] = (), now: float = 0.0
+        self,
+        spans: Sequence[ReadableSpan],
+        items: Sequence[Item[T]],
+        sources: Sequence[Item[T]] = (),
+        now: float = 0.0,
+        runs: tuple[Run, ...] | None = None,
     ) -> Batch:
-        """Start the delivery of the selected ``spans`` of ``items``; ``sources`` says of each span which it is from."""
-        self.batch = Batch(list(spans), list(sources), {item.segment: item.end for item in items}, now)
-        self.batch.subject = items[0].subject if items else None
-        self.thaw = None
+        """Start the delivery of the selected ``spans`` of ``items``; ``sources`` says of each span which it is from.
+
+        ``runs`` are those of a batch from before a restart: some of it may be gone.
+        """
+        self._begun += 1
+        whole = runs_of(items) if runs is None else runs
+        subject = items[0].subject if items else None
+        self.batch = Batch(list(spans), list(sources), whole, self._begun, now, subject=subject)
+        if runs is not None:
+            self.thaw.popleft()
         return self.batch
 
     def judged(self, outcome: Outcome, now: float) -> Outcome:
@@ -323,9 +396,9 @@ class Lane(Generic[T]):
             batch.asked_before = now + policy.asked(outcome.after)
             batch.not_before = now + policy.delay(batch.tries, outcome.after, jitter)
             return
-        self.done.update({segment: end for segment, end in batch.ends.items() if segment in self.read})
+        self.done.update({run.segment: run.end for run in batch.runs if run.segment in self.read})
         self.batch = None
-        if not self.queue:
+        if self.idle:
             self.done.update(self.read)
 
     def evict(self, segment: str, end: int) -> tuple[int, int]:

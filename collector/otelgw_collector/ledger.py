@@ -23,6 +23,7 @@ __all__ = ["Changes", "Ledger"]
 logger = logging.getLogger(__name__)
 
 _SCHEMA = 2
+_QUIET = 60.0  # seconds between two log lines on a disk that takes no changes
 _TABLES = (
     """
 CREATE TABLE IF NOT EXISTS cursor (
@@ -87,11 +88,12 @@ class Ledger:
     """To be used by one thread, the one that made it. ``most_dead`` bytes of records are kept for dead letters.
 
     A file that is damaged or of a newer version is set aside and a new one begun; where none can be written, the
-    ledger lives in memory. Either is logged, and never refuses the start.
+    ledger lives in memory and begins with what the file says. Either is logged, and never refuses the start.
     """
 
     def __init__(self, path: Path, most_dead: int = 256 * 1024 * 1024) -> None:
         self._most_dead = most_dead
+        self._told_at = float("-inf")
         self._database = _open(path)
 
     def enlist(self, destinations: Iterable[str]) -> None:
@@ -151,7 +153,7 @@ class Ledger:
             with self._database:
                 removed = self._write(changes)
         except sqlite3.Error as error:
-            logger.warning("the pipeline's state cannot be saved, a restart would send spans again: %s", error)
+            self._tell("the pipeline's state cannot be saved, a restart would send spans again: %s", error)
             return False
         if removed:
             logger.warning("dead letters take too much room: the %d oldest are removed", removed)
@@ -187,7 +189,13 @@ class Ledger:
                 gone = [(record,) for record in suspects if record.rpartition("@")[0] not in names]
                 self._database.executemany("DELETE FROM suspect WHERE record = ?", gone)
         except sqlite3.Error as error:
-            logger.warning("cursors of deleted segments cannot be removed: %s", error)
+            self._tell("cursors of deleted segments cannot be removed: %s", error)
+
+    def _tell(self, text: str, error: sqlite3.Error) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= _QUIET:
+            self._told_at = now
+            logger.warning(text, error)
 
     def close(self) -> None:
         """Close the database."""
@@ -202,7 +210,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         return _connect(path)
     except sqlite3.OperationalError as error:
-        logger.error("%s cannot be used, cursors are kept in memory only: %s", path, error)  # noqa: TRY400
+        return _without_room(path, error)
     except sqlite3.DatabaseError as error:
         aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
         logger.error("%s is set aside as %s, everything in the spool is sent again: %s", path, aside.name, error)  # noqa: TRY400
@@ -217,13 +225,42 @@ def _open(path: Path) -> sqlite3.Connection:
     return _prepare(sqlite3.connect(":memory:"))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _without_room(path: Path, reason: sqlite3.Error) -> sqlite3.Connection:
+    """Return a connection that knows what the file says where nothing can be written beside it.
+
+    On a full disk the file itself can still be used, by one connection that shares it with nobody; it takes changes
+    again as soon as there is room. On a read-only one there is only a copy in memory.
+    """
+    try:
+        found = _connect(path, alone=True)
+    except sqlite3.Error:
+        logger.error("%s cannot be used, cursors are kept in memory only: %s", path, reason)  # noqa: TRY400
+    else:
+        logger.error("%s cannot be shared with readers until a restart: %s", path, reason)
+        return found
+    memory = sqlite3.connect(":memory:")
+    try:
+        source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            source.backup(memory)
+            memory.execute("PRAGMA quick_check(1)")
+        finally:
+            source.close()
+        return _prepare(memory)
+    except sqlite3.Error:
+        memory.close()
+        return _prepare(sqlite3.connect(":memory:"))
+
+
+def _connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:
     try:
         path.touch(mode=0o600)
     except OSError as error:
         raise sqlite3.OperationalError(str(error)) from error
     database = sqlite3.connect(path)
     try:
+        if alone:
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
         return _prepare(database)
     except sqlite3.Error:
         database.close()
@@ -240,7 +277,8 @@ def _prepare(database: sqlite3.Connection) -> sqlite3.Connection:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > _SCHEMA:
         raise sqlite3.DatabaseError(f"it was written by a newer otelgw (schema {version}, known is {_SCHEMA})")
-    database.executescript(_TABLES)
-    database.execute(f"PRAGMA user_version = {_SCHEMA}")
-    database.commit()
+    if version < _SCHEMA:  # otherwise nothing is written: the disk may be full
+        database.executescript(_TABLES)
+        database.execute(f"PRAGMA user_version = {_SCHEMA}")
+        database.commit()
     return database

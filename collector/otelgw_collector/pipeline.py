@@ -11,6 +11,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from otelgw_collector.aside import Aside
 from otelgw_collector.courier import Courier
 from otelgw_collector.decoder import Decoder
 from otelgw_collector.flow import Flow
 from otelgw_collector.head import Head
 from otelgw_collector.intents import Intents
+from otelgw_collector.journal import Journal, resumed
 from otelgw_collector.lane import Batching, Counters, Destination, Frozen, Lane, Status
 from otelgw_collector.ledger import Changes, Ledger
 from otelgw_collector.quarantine import Quarantine
@@ -40,18 +43,25 @@ T = TypeVar("T")
 _BUSY, _IDLE = 0.02, 0.08  # seconds between two looks at the spool
 _SAVE = 0.25  # seconds between two writes of the cursors
 _REPORT = 1.0  # seconds between two reports
+_QUIET = 60.0  # seconds between two log lines on a state that cannot be shown
 _CLOSE = 0.2  # seconds that a courier in the middle of a delivery gets at the end
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the pipeline does. Sizes are in bytes; ``dead`` are the dead letters that there are, by destination."""
+    """How the pipeline does. Sizes are in bytes; ``dead`` are the dead letters that there are, by destination.
+
+    ``newer`` are records that a newer otelgw wrote, ``given_up`` those and segments of it that had to go for want of
+    room.
+    """
 
     destinations: Sequence[Status]
     spool_size: int = 0
     spool_cap: int = 0
     undecodable: int = 0
     quarantined: int = 0
+    newer: int = 0
+    given_up: int = 0
     dead: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -85,7 +95,8 @@ class Pipeline(Generic[T]):
         self._ledger_path = ledger
         decoders = decode if isinstance(decode, Mapping) else {RECORD: decode}
         self._quarantine = Quarantine(ledger.with_name("decoding"))
-        self._decoder = Decoder(decoders, spool / "undecodable", self._quarantine)
+        self._aside = Aside(spool / "undecodable")
+        self._decoder = Decoder(decoders, self._aside, self._quarantine)
         self._destinations = destinations
         self._retention = retention or Retention()
         self._dead_letter_cap = dead_letter_cap
@@ -100,7 +111,8 @@ class Pipeline(Generic[T]):
         self._saved: dict[str, dict[str, int]] = {}
         self._counted: dict[str, dict[str, int]] = {}
         self._frozen: dict[str, str] = {}
-        self._saved_at = self._reported_at = float("-inf")
+        self._journal = Journal(ledger.with_name("batches"))
+        self._saved_at = self._reported_at = self._told_at = float("-inf")
         self.ready = threading.Event()
 
     def stop(self, limit: float) -> None:
@@ -141,15 +153,18 @@ class Pipeline(Generic[T]):
             observe=self._observe,
             killed=self._killed,
         )
-        sweeper = Sweeper(head, lanes, self._flow, self._retention, self._clock)
-        self._couriers = [Courier(lane, self._decoder, self._flow, self._clock, self._jitter) for lane in lanes]
+        sweeper = Sweeper(head, lanes, self._flow, self._retention, self._aside, self._clock)
+        self._couriers = [
+            Courier(lane, self._decoder, self._flow, self._clock, self._jitter, self._journal) for lane in lanes
+        ]
         try:
             if lanes:
                 head.find()
                 for lane in lanes:
-                    for gone in lane.done.keys() - head.segments:
+                    for gone in lane.read.keys() - head.segments:
                         lane.forget(gone)
                 ledger.keep(head.segments)
+                self._journal.start({lane.destination.name: tuple(lane.thaw) for lane in lanes})
             for courier in self._couriers:
                 courier.start()
             self.ready.set()
@@ -166,7 +181,8 @@ class Pipeline(Generic[T]):
         if frozen is not None:
             self._frozen[destination.name] = frozen
         counters = Counters(**{name: known.get(name, 0) for name in Counters.__slots__})
-        return Lane(destination, done, _thawed(frozen), counters=counters)
+        begun = resumed(_thawed(frozen), self._journal.found.get(destination.name, []), done)
+        return Lane(destination, done, deque(begun), counters=counters)
 
     def _follow(self, head: Head[T], sweeper: Sweeper, ledger: Ledger) -> None:
         pause = _BUSY
@@ -209,6 +225,7 @@ class Pipeline(Generic[T]):
             ledger.keep(head.segments)
         self._tell(sweeper, ledger, force=True)
         ledger.close()
+        self._journal.close()
         head.close()
 
     def _notify(self, *, force: bool) -> None:
@@ -221,12 +238,26 @@ class Pipeline(Generic[T]):
             return
         self._reported_at = now
         decoder = self._decoder
-        cap = self._retention.cap
-        health = Health(self.status(), sweeper.size, cap, decoder.failed, decoder.quarantined, dead=ledger.dead())
+        health = Health(
+            self.status(),
+            sweeper.size,
+            self._retention.cap,
+            decoder.failed,
+            decoder.quarantined,
+            decoder.newer,
+            sweeper.given_up,
+            ledger.dead(),
+        )
         try:
             self._report(health)
         except OSError as error:
-            logger.warning("the pipeline's state cannot be shown: %s", error)
+            self._unshown(error)
+
+    def _unshown(self, error: OSError) -> None:
+        now = self._clock()
+        if now - self._told_at >= _QUIET:
+            self._told_at = now
+            logger.warning("the pipeline's state cannot be shown: %s", error.strerror or error)
 
     def _save(self, head: Head[T], ledger: Ledger, *, force: bool = False) -> None:
         now = self._clock()
@@ -238,6 +269,7 @@ class Pipeline(Generic[T]):
             done = {lane.destination.name: dict(lane.done) for lane in lanes}
             counted = {lane.destination.name: asdict(lane.counters) for lane in lanes}
             frozen = {lane.destination.name: _freezable(lane, force=force) for lane in lanes}
+            reached = {lane.destination.name: lane.reached for lane in lanes}
             dead, taken_up = [lane.dead[:] for lane in lanes], [lane.taken_up[:] for lane in lanes]
         opened, settled = head.intents.changes()
         texts = {name: msgspec.json.encode(batch).decode() for name, batch in frozen.items() if batch is not None}
@@ -258,6 +290,7 @@ class Pipeline(Generic[T]):
             return
         self._saved, self._counted, self._frozen = done, counted, texts
         head.intents.saved()
+        self._journal.saved(reached)
         with self._flow.lock:
             for lane, written, resumed in zip(lanes, dead, taken_up, strict=True):
                 del lane.dead[: len(written)]
@@ -277,7 +310,7 @@ def _freezable(lane: Lane[T], *, force: bool) -> Frozen | None:
     """Return the batch on its way: one that is tried again, or any that is left behind at the end."""
     if lane.batch is not None:
         return lane.batch.frozen() if lane.batch.spans and (lane.batch.tries or force) else None
-    return lane.thaw
+    return lane.thaw[0] if lane.thaw else None
 
 
 def _changed(now: Mapping[str, dict[str, int]], saved: Mapping[str, dict[str, int]]) -> dict[str, dict[str, int]]:

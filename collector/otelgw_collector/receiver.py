@@ -82,6 +82,7 @@ class Counters:
     invalid: int = 0  # spans refused because their ids are none
     unreadable: int = 0  # requests
     unavailable: int = 0  # requests that were asked to come again
+    answers: dict[tuple[str, str], int] = field(default_factory=dict)  # requests by protocol and kind of answer
 
 
 class Screened(NamedTuple):
@@ -264,6 +265,11 @@ class Intake:
         if screened.looped:
             self._say("spans that came from this gateway are refused, %d so far: a destination leads back here", None)
         return Answer("accepted", _explained(screened), screened.looped + screened.invalid)
+
+    def note(self, protocol: str, kind: str) -> None:
+        """Count a request that was answered over ``protocol``, whatever part of the receiver decided on it."""
+        answers = self.counters.answers
+        answers[protocol, kind] = answers.get((protocol, kind), 0) + 1
 
     def _unreadable(self, error: ValueError) -> Answer:
         self.counters.unreadable += 1

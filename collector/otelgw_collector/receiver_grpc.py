@@ -77,16 +77,8 @@ class GrpcReceiver:
             await self._server.stop(limit)
 
     async def _export(self, messages: AsyncIterator[bytes], context: Any) -> bytes:
-        if not is_allowed(_authorization(context), self._token_sha256):
-            await _refuse(context, Answer("unauthorized", "a bearer token is asked for in authorization"))
-        async with self._reading:
-            try:
-                body = await asyncio.wait_for(anext(messages), _READ_WITHIN)
-            except StopAsyncIteration:
-                await _refuse(context, Answer("unreadable", "there is no message"))
-            except TimeoutError:
-                await _refuse(context, Answer("unavailable", "the message took too long", retry_after=1.0))
-            answer = await self._intake.receive(body)
+        answer = await self._answered(messages, context)
+        self._intake.note("grpc", answer.kind)
         if answer.kind != "accepted":
             await _refuse(context, answer)
         response = ExportTraceServiceResponse()
@@ -94,6 +86,18 @@ class GrpcReceiver:
             response.partial_success.rejected_spans = answer.rejected
             response.partial_success.error_message = answer.message
         return response.SerializeToString()
+
+    async def _answered(self, messages: AsyncIterator[bytes], context: Any) -> Answer:
+        if not is_allowed(_authorization(context), self._token_sha256):
+            return Answer("unauthorized", "a bearer token is asked for in authorization")
+        async with self._reading:
+            try:
+                body = await asyncio.wait_for(anext(messages), _READ_WITHIN)
+            except StopAsyncIteration:
+                return Answer("unreadable", "there is no message")
+            except TimeoutError:
+                return Answer("unavailable", "the message took too long", retry_after=1.0)
+            return await self._intake.receive(body)
 
 
 def _authorization(context: Any) -> str:

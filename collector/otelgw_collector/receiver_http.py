@@ -174,6 +174,8 @@ class HttpReceiver:
         while not connection.closing:
             request = await connection.next_request()
             if request is None:
+                if connection.refused:
+                    self._intake.note("http", "unreadable")
                 return
             form = _FORMS[_PROTOBUF]
             try:
@@ -181,9 +183,11 @@ class HttpReceiver:
                     form, coding = self._admitted(request)
                     answer = await self._received(connection, form, coding)
             except _Refused as refusal:
+                self._intake.note("http", refusal.kind)
                 await connection.send(*_refusal(refusal, form), close=True)
                 await connection.linger()
                 return
+            self._intake.note("http", answer.kind)
             await connection.send(*_answered(answer, form), close=connection.closing)
             if not connection.reusable():
                 return
@@ -246,6 +250,7 @@ class _Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD)
         self.idle = True
         self.closing = False
+        self.refused = False  # what came was no HTTP
 
     async def next_request(self) -> h11.Request | None:
         """Return the head of the next request; None at the end of the connection."""
@@ -305,6 +310,7 @@ class _Connection:
 
     async def _refuse(self) -> None:
         """Answer what is no HTTP."""
+        self.refused = True
         if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             refusal = _Refused("unreadable", _NO_HTTP)
             await self.send(*_refusal(refusal, _FORMS[_PROTOBUF]), close=True)

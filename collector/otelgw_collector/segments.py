@@ -21,12 +21,14 @@ after a roll, after ``close`` and after the death of the process, however it die
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import re
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +49,7 @@ __all__ = [
     "SegmentWriter",
     "find_segments",
     "name_of",
-    "read_at",
+    "read_between",
 ]
 
 FORMAT = 1
@@ -62,6 +64,8 @@ OVERHEAD = _ENTRY.size  # bytes of a record besides its payload
 _NAME = re.compile(r"(?P<worker>[A-Za-z0-9_.]+)-(?P<seq>[0-9]{1,18})\.seg")
 _CHUNK = 1024 * 1024
 _SALVAGE = 1024 * 1024 * 1024  # bytes of CRC that the search for a lost marker may cost
+# Version and kind of a record: where the fixed part of one may end.
+_TAIL = re.compile(b"(?=[\x01-%c][%c-%c])" % (VERSION, RECORD, OTLP))
 _ABANDONED = 60.0  # seconds after which an empty, unlocked file has no writer any more
 
 
@@ -153,12 +157,12 @@ class SegmentWriter:
             parts += [self._header(settles, SETTLED), settles]
         try:
             written = os.writev(self._fd, parts)
+            if written != own:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         except OSError:
             self._cut_back()
+            self._make_room(own)
             raise
-        if written != own:
-            self._cut_back()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self._size += own
 
     def _header(self, payload: bytes, kind: int) -> bytes:
@@ -197,6 +201,23 @@ class SegmentWriter:
         except OSError:
             self._leave()
 
+    def _make_room(self, wanted: int) -> None:
+        """Give the segment to the reader where the disk is full: only whole ones are deleted once they are delivered,
+        and this one might be all that there is to delete."""
+        if self._fd < 0 or self._size <= _HEADER.size:
+            return
+        try:
+            disk = os.fstatvfs(self._fd)
+        except OSError:
+            return
+        if disk.f_bavail * disk.f_frsize < wanted:
+            # Closed at once, not with the next sync: where every record is refused there is none.
+            with contextlib.suppress(OSError):
+                if self._durable:
+                    os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
     def _roll(self) -> None:
         try:
             fd, path, identity = self._create()
@@ -217,15 +238,17 @@ class SegmentWriter:
 
     def _create(self) -> tuple[int, Path, bytes]:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        taken = (name.seq for name in find_segments(self._directory) if name.worker == self._worker)
-        self._seq = max(self._seq, *taken, 0) + 1
+        if not self._seq:
+            taken = (name.seq for name in find_segments(self._directory) if name.worker == self._worker)
+            self._seq = max(taken, default=0)
         identity = os.urandom(8)
+        seq = self._seq + 1
         while True:
-            path = self._directory / f"{self._worker}-{self._seq:08d}.seg"
+            path = self._directory / f"{self._worker}-{seq:08d}.seg"
             try:
                 fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             except FileExistsError:
-                self._seq += 1
+                seq += 1
                 continue
             try:
                 # A reader leaves an empty file alone, so the lock is always held before the header can be seen.
@@ -234,6 +257,7 @@ class SegmentWriter:
                 if os.write(fd, header) != len(header):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
                 if os.fstat(fd).st_nlink:
+                    self._seq = seq
                     return fd, path, identity
             except OSError:
                 os.close(fd)
@@ -290,20 +314,29 @@ def _parse(buffer: bytes, base: int, marker: bytes) -> _Parsed:
 
 
 def _salvage_marker(buffer: bytes) -> bytes | None:
-    """Return the marker of a segment whose header is destroyed: that of its first record that checks out."""
-    pattern, budget = bytes((VERSION, RECORD)), _SALVAGE
-    at = buffer.find(pattern)
-    while at >= 0 and budget > 0:
-        start = at - _ENTRY.size + len(pattern)
-        if start >= 0:
-            marker = buffer[start : start + 4]
-            length = int.from_bytes(buffer[start + 4 : start + 8], "little")
-            if start + _ENTRY.size + length <= len(buffer):
-                budget -= length
-                if _read_entry(buffer, start, 0, marker):
-                    return marker
-        at = buffer.find(pattern, at + 1)
-    return None
+    """Return the marker of a segment whose header is destroyed: the one whose records take the most room.
+
+    A record of any kind will do. What lies within a record that checks out is not looked at, so that a body that looks
+    like a record counts only where the record around it is damaged, too.
+    """
+    found: Counter[bytes] = Counter()
+    budget = _SALVAGE
+    passed = 0
+    for match in _TAIL.finditer(buffer):
+        start = match.start() - _ENTRY.size + 2
+        if start < passed:
+            continue
+        marker, length = buffer[start : start + 4], int.from_bytes(buffer[start + 4 : start + 8], "little")
+        if start + _ENTRY.size + length > len(buffer):
+            continue
+        budget -= length
+        if budget < 0:
+            break
+        entry = _read_entry(buffer, start, 0, marker)
+        if entry is not None:
+            passed = entry.end
+            found[marker] += entry.end - start
+    return max(found, key=found.__getitem__, default=None)
 
 
 class SegmentReader:
@@ -422,16 +455,18 @@ class SegmentReader:
             self._fd = -1
 
 
-def read_at(path: Path, start: int, end: int) -> Entry | None:
-    """Return the record between two offsets of a segment; None if there is none any more."""
+def read_between(path: Path, start: int, end: int) -> list[Entry]:
+    """Return the records between two offsets of a segment; none if they are not there any more."""
+    found: list[Entry] = []
     try:
         reader = SegmentReader(path, start)
     except OSError:
-        return None
+        return found
     try:
-        entries = reader.read(end - start, end)
+        while reader.offset < end and (entries := reader.read(end - reader.offset, end)):
+            found += entries
     except OSError:
-        return None
+        return found
     finally:
         reader.close()
-    return entries[0] if entries and entries[0].end == end else None
+    return found

@@ -1,4 +1,7 @@
-"""The sweeper: deletes segments that are delivered and old enough, and keeps the spool within its limit."""
+"""The sweeper: deletes segments that are delivered and old enough, and keeps the spool within its limit.
+
+What a newer otelgw wrote, whole segments or records, is left for it, and counts as not delivered.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from otelgw_collector import address
+from otelgw_collector.aside import Aside
 from otelgw_collector.flow import Flow, Position
 from otelgw_collector.head import Head
 from otelgw_collector.lane import Lane
@@ -33,18 +38,21 @@ class Sweeper:
         lanes: Sequence[Lane[Any]],
         flow: Flow,
         retention: Retention,
+        aside: Aside,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._head = head
         self._lanes = lanes
         self._flow = flow
         self._retention = retention
+        self._aside = aside
         self._clock = clock
         self._found: dict[str, tuple[float, int]] = {}
         self._dropped: Counter[str] = Counter()
         self._told_at = float("-inf")
         self._swept_at = float("-inf")
-        self.size = 0  # bytes of the spool when last looked
+        self.size = 0  # bytes of the spool when last looked, with what is set aside
+        self.given_up = 0  # records and segments of a newer otelgw that had to go
 
     def sweep(self, *, force: bool = False) -> bool:
         """Delete what has to go; True if anything went."""
@@ -53,20 +61,52 @@ class Sweeper:
             return False
         self._swept_at = now
         stored = self._stored()
-        self.size = sum(each.size for each in stored) + self._head.live_size
-        gone = victims(stored, self._retention, now=time.time(), total=self.size, free=self._free(stored))
+        newer = self._newer_segments()
+        self.size = sum(each.size for each in (*stored, *newer)) + self._head.live_size + self._aside.size
+        total, free = self.size, self._free(stored)
+        if total > self._retention.cap:
+            newer += [Stored(str(path), *kept, False, False) for path, kept in self._aside.newer.items()]
+        gone = victims([*stored, *newer], self._retention, now=time.time(), total=total, free=free)
+        sizes = {each.key: each.size for each in (*stored, *newer)}
         delivered = {each.key for each in stored if each.delivered}
         deleted = False
         for key in gone:
+            if key not in self._head.read_out:
+                self.size -= sizes[key] if self._give_up_newer(Path(key)) else 0
+                continue
             position = self._head.read_out[key]
             if key not in delivered:
                 self._give_up(key, position)
             if self._delete(position):
                 self._head.forget(key)
-                self.size -= self._found.pop(key, (0.0, 0))[1]
+                self._found.pop(key, None)
+                self.size -= sizes[key]
                 deleted = True
         self._tell(now)
         return deleted
+
+    def _newer_segments(self) -> list[Stored]:
+        """Return the segments of a newer format, by path."""
+        found: list[Stored] = []
+        for path in list(self._head.unsupported):
+            try:
+                status = path.stat()
+            except OSError:
+                self._head.unsupported.discard(path)
+                continue
+            found.append(Stored(str(path), status.st_mtime, status.st_size, False, False))
+        return found
+
+    def _give_up_newer(self, path: Path) -> bool:
+        try:
+            self._aside.remove(path)
+        except OSError as error:
+            logger.warning("%s cannot be deleted: %s", path.name, error.strerror)
+            return False
+        self._head.unsupported.discard(path)
+        self.given_up += 1
+        self._dropped["a newer otelgw"] += 1
+        return True
 
     def _stored(self) -> list[Stored]:
         with self._flow.lock:
@@ -153,18 +193,16 @@ def _is_for(entry: Entry, destination: str) -> bool:
         return False
 
 
-def _entries(position: Position, start: int) -> list[Entry]:
-    """Return the records of a finished segment from an offset on; fewer if it cannot be read."""
-    found: list[Entry] = []
+def _entries(position: Position, start: int) -> Iterator[Entry]:
+    """Yield the records of a finished segment from an offset on; fewer if it cannot be read."""
     try:
         reader = SegmentReader(position.path, start)
     except OSError:
-        return found
+        return
     try:
         while entries := reader.read(until=position.offset):
-            found += entries
+            yield from entries
     except OSError:
-        return found
+        return
     finally:
         reader.close()
-    return found

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from otelgw_exporters.errors import DestinationConfigError
-from otelgw_exporters.rows import Option, Row, core, meant
+from otelgw_exporters.rows import Option, Row, buckets, callbacks, core, http, meant, platforms
 
 if TYPE_CHECKING:
     from otelgw_exporters.delivery import Exporter
 
 __all__ = ["KNOWN_CALLBACKS", "ROWS", "Option", "Row", "build", "row"]
 
-ROWS: tuple[Row, ...] = (*core.ROWS,)
+ROWS: tuple[Row, ...] = (*core.ROWS, *buckets.ROWS[:1], *http.ROWS, *callbacks.ROWS, *platforms.ROWS)
 
 _CALLBACKS = frozenset(
     """

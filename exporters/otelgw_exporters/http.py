@@ -7,22 +7,26 @@ that instruments every httpx client, an export that made a span would make the n
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import httpx
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
+from otelgw_exporters import confinement
 from otelgw_exporters.delivery import OPERATOR_DELAY, Reply
 from otelgw_exporters.errors import DestinationConfigError
 
-__all__ = ["Answer", "Masked", "Tls", "classify", "client", "origin", "retry_after", "send"]
+__all__ = ["AGAIN", "Answer", "Client", "Masked", "Tls", "classify", "client", "origin", "retry_after", "send"]
 
 _ANSWER_LIMIT = 64 * 1024
 _IDLE = 30.0  # seconds for which an unused connection is kept
@@ -89,27 +93,76 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def client(name: str, *, headers: Mapping[str, str], tls: Tls = NO_TLS) -> httpx.Client:
+class Client(httpx.Client):
+    """A client whose ``close`` ends the requests that are under way, too."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.closing = False
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._lock = threading.Lock()
+
+    def note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Learn of a new connection; httpcore calls this with everything that it does."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            made = info["return_value"].get_extra_info("socket")
+            if isinstance(made, socket.socket):
+                with self._lock:
+                    self._sockets.add(made)
+                if self.closing:
+                    _end(made)
+
+    def close(self) -> None:
+        """Break the connections, then close them: what waits for an answer would otherwise go on waiting."""
+        self.closing = True
+        with self._lock:
+            open_ones = list(self._sockets)
+        for each in open_ones:
+            _end(each)
+        super().close()
+
+
+def _end(connection: socket.socket) -> None:
+    """Shut a connection down on TCP's level; TLS is past saying goodbye."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def client(name: str, *, headers: Mapping[str, str], tls: Tls = NO_TLS) -> Client:
     """Return a client for one destination. Redirects are not followed: they would take the credentials along."""
     limits = httpx.Limits(max_connections=4, max_keepalive_connections=4, keepalive_expiry=_IDLE)
-    return httpx.Client(headers=dict(headers), verify=tls.context(name), limits=limits, follow_redirects=False)
+    within = confinement.bounds()
+    if within is None:
+        return Client(headers=dict(headers), verify=tls.context(name), limits=limits, follow_redirects=False)
+    transport = httpx.HTTPTransport(verify=tls.context(name), trust_env=False, limits=limits)
+    transport._pool._network_backend = confinement.Backend(within)  # httpx has no other way to set it
+    return Client(headers=dict(headers), transport=transport, trust_env=False, follow_redirects=False)
 
 
-def send(http: httpx.Client, url: str, body: bytes, deadline: float, mask: Callable[[str], str]) -> Answer | Reply:
+def send(
+    http: Client,
+    url: str,
+    body: bytes,
+    deadline: float,
+    mask: Callable[[str], str],
+    headers: Mapping[str, str] | None = None,
+) -> Answer | Reply:
     """POST ``body``; return the answer, or a reply that says why there was none by ``deadline``."""
     for fresh in (False, True):
         left = deadline - time.monotonic()
         if left <= 0:
             break
         try:
-            request = http.build_request("POST", url, content=body, timeout=left)
+            request = http.build_request(
+                "POST", url, content=body, timeout=left, headers=headers, extensions={"trace": http.note}
+            )
             with suppress_instrumentation(), contextlib.closing(http.send(request, stream=True)) as got:
                 return Answer(got.status_code, got.headers, _read(got, deadline))
         except httpx.TimeoutException as error:
             return Reply("again", f"{origin(url)}: no answer in time ({type(error).__name__})")
         except _STALE as error:
             # A kept connection that the other side has closed meanwhile shows only when it is used.
-            if fresh:
+            if fresh or http.closing:
                 return Reply("again", f"{origin(url)}: {mask(str(error)) or type(error).__name__}")
         except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:  # RuntimeError: the client was closed
             return Reply("again", f"{origin(url)}: {mask(str(error)) or type(error).__name__}")
@@ -141,7 +194,9 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
     return max(0.0, at.timestamp() - (time.time() if now is None else now))
 
 
-_AGAIN = frozenset({408, 425, 429, 502, 503, 504})
+AGAIN = frozenset({408, 425, 429, *range(500, 600)})
+"""Statuses that are no fault of the request: it may be taken at another time."""
+
 _OPERATOR: Mapping[int, str] = {
     401: "the credentials are not accepted: mend the destination's headers or key",
     403: "the credentials lack the right to write: mend the destination's headers or key",
@@ -151,8 +206,10 @@ _OPERATOR: Mapping[int, str] = {
 }
 
 
-def classify(answer: Answer, said: str = "") -> Reply:
+def classify(answer: Answer, said: str = "", again: Container[int] = AGAIN) -> Reply:
     """Return what an answer means for the spans of its request; ``said`` is the answer's own explanation.
+
+    ``again`` are the statuses after which the same request is tried again.
 
     What only the operator can mend (credentials, endpoint) is retried slowly, because the spans are not at fault.
     """
@@ -160,7 +217,7 @@ def classify(answer: Answer, said: str = "") -> Reply:
     reason = f"HTTP {status}{': ' + said if said else ''}"
     if 200 <= status < 300:
         return Reply("accepted")
-    if status in _AGAIN:
+    if status in again:
         return Reply("again", reason, retry_after(answer.headers.get("retry-after")))
     if status in _OPERATOR:
         return Reply("again", f"{reason} ({_OPERATOR[status]})", OPERATOR_DELAY)

@@ -13,15 +13,27 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from otelgw_exporters import catalog
+from otelgw_exporters import catalog, confinement
 from otelgw_exporters.catalog import Option, Row
 from otelgw_exporters.errors import DestinationConfigError
 
-__all__ = ["from_environment", "otlp_type", "parse_headers", "resolve", "traces_exporter_types"]
+__all__ = [
+    "checked_headers",
+    "complete",
+    "from_environment",
+    "otlp_type",
+    "parse_headers",
+    "resolve",
+    "secret_values",
+    "traces_exporter_types",
+]
 
 _TRACES_PATH = "/v1/traces"
+_NUMBER = re.compile(r"\d+(?:\.\d*)?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_BEFORE_HEADER = re.compile(r",(?=\s*[!#$%&'*+\-.^_`|~0-9A-Za-z]+=)")  # other commas belong to the value before them
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|DSN|AUTH|_URL$|_URI$", re.IGNORECASE)
 _GRPC = {"grpc", "otlp_grpc"}
 _HTTP = {"otlp_http": "http/protobuf", "http/protobuf": "http/protobuf", "http/json": "http/json"}
 _LITELLM_ENDPOINT = "OTEL_ENDPOINT"
@@ -34,7 +46,8 @@ def from_environment(row: Row, env: Mapping[str, str] | None = None) -> dict[str
     Raises:
         DestinationConfigError: a variable cannot be read; names it, and never shows a secret value.
     """
-    env = os.environ if env is None else env
+    if env is None:
+        env = os.environ if confinement.bounds() is None else {}
     found: dict[str, Any] = {}
     for option in row.options:
         name = next((name for name in option.env if env.get(name, "").strip()), None)
@@ -57,9 +70,31 @@ def resolve(row: Row, given: Mapping[str, Any], env: Mapping[str, str] | None = 
     chosen = {name: value for name, value in given.items() if value is not None}
     checked = {name: _checked(row, row.option(name), value) for name, value in chosen.items()}
     inherited = from_environment(row, env)
+    groups = {row.option(name).group for name in checked} - {""}
+    inherited = {name: value for name, value in inherited.items() if row.option(name).group not in groups}
     if "endpoint" in checked:
         inherited = {name: value for name, value in inherited.items() if not row.option(name).bound}
     return {option.name: option.default for option in row.options} | inherited | checked
+
+
+def complete(row: Row, given: Mapping[str, Any], env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return every option of ``row`` as ``resolve`` does, those that it cannot do without among them.
+
+    Raises:
+        DestinationConfigError: an option is unknown, cannot be used, or is required and missing.
+    """
+    found = resolve(row, given, env)
+    for option in row.options:
+        if option.required and not found[option.name]:
+            variables = f", or the variable {' or '.join(option.env)}" if option.env else ""
+            raise DestinationConfigError(f"{row.name}: {option.name} is missing; set it{variables}")
+    return found
+
+
+def secret_values(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables of ``env`` (by default the process's) that hold a secret, going by their names."""
+    env = os.environ if env is None else env
+    return {name: value for name, value in env.items() if _SECRET_NAME.search(name)}
 
 
 def otlp_type(env: Mapping[str, str]) -> str:
@@ -109,14 +144,16 @@ def _otlp_only(env: Mapping[str, str]) -> str:
     return "otlp_grpc" if kind == "console" else kind
 
 
-def parse_headers(text: str, where: str) -> dict[str, str]:
+def parse_headers(text: str, where: str, *, loose: bool = False) -> dict[str, str]:
     """Return the headers in ``name=value,name=value``, values URL-decoded, names in lower case.
+
+    ``loose``: a comma ends a value only where ``name=`` follows it, so that values may hold commas.
 
     Raises:
         DestinationConfigError: an entry is malformed; says which of ``where``, and shows no value.
     """
     headers = {}
-    for number, entry in enumerate(text.split(","), 1):
+    for number, entry in enumerate(_BEFORE_HEADER.split(text) if loose else text.split(","), 1):
         if not entry.strip():
             continue
         name, equals, value = entry.partition("=")
@@ -124,10 +161,15 @@ def parse_headers(text: str, where: str) -> dict[str, str]:
         if not equals or not _HEADER_NAME.fullmatch(name):
             raise DestinationConfigError(f"{where}: entry {number} is not name=value (a comma in a value is %2C)")
         headers[name] = unquote(value).strip()
-    return _checked_headers(headers, where)
+    return checked_headers(headers, where)
 
 
-def _checked_headers(headers: Mapping[str, Any], where: str) -> dict[str, str]:
+def checked_headers(headers: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Return ``headers`` with their names in lower case.
+
+    Raises:
+        DestinationConfigError: a name or value is none; says which of ``where``, and shows no value.
+    """
     checked = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
@@ -143,9 +185,11 @@ def _from_variable(row: Row, option: Option, name: str, text: str) -> Any:
     if special := _VARIABLES.get((row.name, option.name)):
         return special(name, text)
     if option.kind == "headers":
-        return parse_headers(text, name)
-    if option.kind == "seconds":
+        return parse_headers(text, name, loose=row.loose_headers)
+    if option.kind == "seconds" and name.startswith("OTEL_"):
         return _milliseconds(name, text)
+    if option.kind == "seconds" and _NUMBER.fullmatch(text):
+        return _checked(row, option, float(text), where=name)
     if option.kind == "count" and text.isdecimal():
         return _checked(row, option, int(text), where=name)
     return _checked(row, option, text, where=name)
@@ -242,12 +286,28 @@ def _check_count(_row: Row, _option: Option, value: Any, where: str) -> int:
     raise DestinationConfigError(f"{where}: {value!r} is no positive whole number")
 
 
-def _check_headers(_row: Row, _option: Option, value: Any, where: str) -> dict[str, str]:
+def _check_headers(row: Row, _option: Option, value: Any, where: str) -> dict[str, str]:
     if isinstance(value, str):
-        return parse_headers(value, where)
+        return parse_headers(value, where, loose=row.loose_headers)
     if isinstance(value, Mapping):
-        return _checked_headers(value, where)
+        return checked_headers(value, where)
     raise DestinationConfigError(f"{where}: headers are a mapping of names to values, or name=value,name=value")
+
+
+def _check_mapping(_row: Row, _option: Option, value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise DestinationConfigError(f"{where}: expected `key: value` pairs")
+    return dict(value)
+
+
+def _check_names(_row: Row, option: Option, value: Any, where: str) -> tuple[str, ...]:
+    entries = value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+        raise DestinationConfigError(f"{where}: expected a list of names, or name,name")
+    names = tuple(dict.fromkeys(filter(None, (entry.strip() for entry in entries))))
+    if option.choices and (unknown := [name for name in names if name not in option.choices]):
+        raise DestinationConfigError(f"{where}: {unknown[0]!r} is not one of {', '.join(option.choices)}")
+    return names
 
 
 def _check_text(_row: Row, _option: Option, value: Any, where: str) -> str:
@@ -270,6 +330,8 @@ _CHECKS: Mapping[str, Callable[[Row, Option, Any, str], Any]] = {
     "count": _check_count,
     "flag": _check_flag,
     "headers": _check_headers,
+    "mapping": _check_mapping,
+    "names": _check_names,
     "path": _check_text,
     "seconds": _check_number,
     "text": _check_text,

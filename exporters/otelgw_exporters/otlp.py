@@ -9,35 +9,30 @@ from __future__ import annotations
 
 import re
 import time
-import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
-import msgspec
 from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.trace import ReadableSpan
 
-from otelgw_exporters import catalog, http, options
+from otelgw_exporters import catalog, confinement, http, options
 from otelgw_exporters.delivery import (
     OPERATOR_DELAY,
     Exporter,
     Outcome,
     Reply,
-    Verdict,
-    deliver_in_parts,
-    to_outcome,
 )
 from otelgw_exporters.errors import DestinationConfigError
-from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, Singly, assemble, split, to_json
+from otelgw_exporters.otlp_post import TOO_LARGE, agent, deliver_encoded, packed, partial, post
+from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, Singly, assemble, to_json
 from otelgw_exporters.semconv import BODIES, DIALECTS, FORMS, Profile, profile_of
 
 __all__ = ["OtlpGrpcExporter", "OtlpHttpExporter"]
@@ -75,24 +70,11 @@ class _OtlpExporter(Exporter):
         return tls
 
     def deliver(self, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:
-        encoded: list[EncodedSpan] = []
-        verdicts: list[Verdict | None] = []
-        for span in spans:
-            try:
-                encoded.append(self._encode(span))
-                verdicts.append(None)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                verdicts.append(Verdict("dead", f"the span cannot be encoded ({type(error).__name__})"))
-
         def send(part: Sequence[EncodedSpan]) -> Reply:
             return self._send(assemble(part), deadline)
 
-        decided = deliver_in_parts(split(encoded, self._max_bytes), send, deadline)
-        outcome = to_outcome(decided)
-        sent = iter(outcome.verdicts)
-        return Outcome(
-            tuple(verdict or next(sent) for verdict in verdicts), outcome.rejected, self._mask(outcome.message)
-        )
+        outcome = deliver_encoded(spans, self._encode, send, self._max_bytes, deadline)
+        return Outcome(outcome.verdicts, outcome.rejected, self._mask(outcome.message))
 
     @abstractmethod
     def _send(self, request: bytes, deadline: float) -> Reply:
@@ -105,6 +87,8 @@ class _OtlpExporter(Exporter):
 @lru_cache(maxsize=32)
 def _encoder(profile: Profile) -> Encoder:
     """Return the encoder that all destinations of a profile share."""
+    if profile.semconv not in DIALECTS:  # messages become attributes of their own: all are to be seen at once
+        return Encoder(profile.attributes)
     dialect = DIALECTS[profile.semconv]
     singly = Singly(
         form=FORMS[profile.form],
@@ -113,18 +97,6 @@ def _encoder(profile: Profile) -> Encoder:
         merged=frozenset(dialect.renames.values()),
     )
     return Encoder(profile.attributes, singly)
-
-
-def _agent() -> str:
-    try:
-        return f"OTel-OTLP-Exporter-Python/otelgw-{version('otelgw')}"
-    except PackageNotFoundError:
-        return "OTel-OTLP-Exporter-Python/otelgw"
-
-
-def _partial(response: ExportTraceServiceResponse) -> Reply:
-    partial = response.partial_success
-    return Reply("accepted", partial.error_message, rejected=max(0, partial.rejected_spans))
 
 
 class OtlpGrpcExporter(_OtlpExporter):
@@ -138,14 +110,18 @@ class OtlpGrpcExporter(_OtlpExporter):
     def __init__(self, *, name: str = "otlp_grpc", **given: Any) -> None:
         super().__init__("otlp_grpc", name, given)
         parts = urlsplit(self._endpoint if "://" in self._endpoint else f"//{self._endpoint}")
-        settings = (("grpc.primary_user_agent", _agent()), *_RECONNECT)
+        settings = (("grpc.primary_user_agent", agent()), *_RECONNECT)
+        target, within = parts.netloc, confinement.bounds()
+        if within is not None:
+            target, pinned = confinement.grpc_target(target, within)
+            settings = (*settings, *pinned)
         gzip = self._options["compression"] == "gzip"
         compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         tls = self._tls()
         if parts.scheme == "http" or (not parts.scheme and self._options["insecure"]):
-            self._channel = grpc.insecure_channel(parts.netloc, settings, compression)
+            self._channel = grpc.insecure_channel(target, settings, compression)
         else:
-            self._channel = grpc.secure_channel(parts.netloc, _credentials(tls), settings, compression)
+            self._channel = grpc.secure_channel(target, _credentials(tls), settings, compression)
         self._call = self._channel.unary_unary(
             _METHOD, request_serializer=bytes, response_deserializer=ExportTraceServiceResponse.FromString
         )
@@ -159,13 +135,13 @@ class OtlpGrpcExporter(_OtlpExporter):
             return self._classify(error)
         except ValueError as error:  # the channel was closed by shutdown
             return Reply("again", str(error))
-        return _partial(response)
+        return partial(response)
 
     def _classify(self, error: grpc.RpcError) -> Reply:
         """Return what a failed call means for its spans."""
         code, details = error.code(), error.details() or ""
         reason = f"{http.origin(self._endpoint)}: gRPC {code.name}: {self._mask(details)}"
-        if _TOO_LARGE.search(details):
+        if TOO_LARGE.search(details):
             return Reply("too_large", reason)
         after = _retry_delay(error.trailing_metadata() or ())
         if code in _AGAIN or _CUT.search(details):
@@ -197,14 +173,12 @@ _OPERATOR = {
     grpc.StatusCode.UNIMPLEMENTED: "no OTLP trace service is there: mend the destination's endpoint",
     grpc.StatusCode.NOT_FOUND: "no OTLP trace service is there: mend the destination's endpoint",
 }
-# As the C, Go, Java, .NET and Rust gRPC servers say it, under various statuses, and the Collector by HTTP, with 400; a
-# proxy in between says it with 413.
-_TOO_LARGE = re.compile(r"larger than max|exceeds (the )?max|too large|status(:| code) 413", re.IGNORECASE)
 _HINTS = {
     "WRONG_VERSION_NUMBER": "no TLS is spoken there: write http:// before the endpoint, or set insecure: true",
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted: set certificate to its authority's",
     "Expected SETTINGS frame": "HTTP/1 is spoken there: use the destination otlp_http, or the receiver's gRPC port",
 }
+_HTTP_AGAIN = frozenset({408, 425, 429, 502, 503, 504})  # the specification has 500 as final
 _CUT = re.compile(r"RST_STREAM|Stream removed|GOAWAY|Socket closed")
 
 
@@ -254,65 +228,16 @@ class OtlpHttpExporter(_OtlpExporter):
         content = {"content-type": "application/json" if self._json else "application/x-protobuf"}
         if self._gzip:
             content["content-encoding"] = "gzip"
-        headers = {"user-agent": _agent(), "accept-encoding": "identity"} | dict(self._headers) | content
+        headers = {"user-agent": agent(), "accept-encoding": "identity"} | dict(self._headers) | content
         self._http = http.client(name, headers=headers, tls=self._tls())
 
     def _send(self, request: bytes, deadline: float) -> Reply:
         body = to_json(request) if self._json else request
         if self._gzip:
-            packer = zlib.compressobj(level=1, wbits=31)
-            body = packer.compress(body) + packer.flush()
+            body = packed(body)
         deadline = min(deadline, time.monotonic() + self.timeout)
-        answer = http.send(self._http, self._endpoint, body, deadline, self._mask)
-        if isinstance(answer, Reply):
-            return answer
-        said = self._mask(_said(answer))
-        reply = http.classify(answer, said)
-        if reply.kind == "refused" and _TOO_LARGE.search(said):
-            return Reply("too_large", reply.reason)
-        return _partial(_response(answer)) if reply.kind == "accepted" else reply
+        return post(self._http, self._endpoint, body, deadline, self._mask, _HTTP_AGAIN)
 
     def shutdown(self) -> None:
         super().shutdown()
         self._http.close()
-
-
-def _is_json(answer: http.Answer) -> bool:
-    kind: str = answer.headers.get("content-type", "")
-    return kind.partition(";")[0].strip().lower() == "application/json"
-
-
-def _said(answer: http.Answer) -> str:
-    """Return the explanation in an error answer: the message of a google.rpc.Status, or text."""
-    if answer.headers.get("content-type", "").startswith("application/x-protobuf"):
-        return str(_parsed(answer.body, Status()).message)
-    if _is_json(answer):
-        try:
-            tree = msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            tree = None
-        if isinstance(tree, dict) and isinstance(tree.get("message"), str):
-            return str(tree["message"])
-    return answer.body[:300].decode("utf-8", "replace")
-
-
-def _response(answer: http.Answer) -> ExportTraceServiceResponse:
-    """Return the partial success in an answer; whatever cannot be read counts as a full one, as it was accepted."""
-    response = ExportTraceServiceResponse()
-    if not _is_json(answer):
-        return _parsed(answer.body, response)
-    try:
-        partial = msgspec.json.decode(answer.body)["partialSuccess"]
-        response.partial_success.rejected_spans = int(partial.get("rejectedSpans", 0))
-        response.partial_success.error_message = str(partial.get("errorMessage", ""))
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
-        response.Clear()
-    return response
-
-
-def _parsed(body: bytes, message: M) -> M:
-    try:
-        message.ParseFromString(body)
-    except DecodeError:
-        message.Clear()
-    return message

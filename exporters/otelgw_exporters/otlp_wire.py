@@ -20,8 +20,11 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
+from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
 from otelgw_exporters.delivery import let_others_run
+from otelgw_exporters.layers import Layers
+from otelgw_exporters.semconv import FORMS, json_text
 
 __all__ = ["EncodedSpan", "Encoder", "Singly", "assemble", "split", "to_json"]
 
@@ -33,10 +36,13 @@ _FLAGS = struct.Struct("<BBI")
 _KINDS = {kind.value: bytes((0x30, kind.value + 1)) for kind in SpanKind}
 _CODES = {StatusCode.UNSET.value: b"", StatusCode.OK.value: b"\x18\x01", StatusCode.ERROR.value: b"\x18\x02"}
 _TRACE_FLAGS = int(SpanFlags.SPAN_FLAGS_TRACE_FLAGS_MASK)
-_HAS_IS_REMOTE = int(SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
-_IS_REMOTE = int(SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
+_LOCAL = int(SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
+_REMOTE = _LOCAL | int(SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
+_AS_JSON = FORMS["json_string"]
 _PLAIN = frozenset({bool, int, float})
-_SHORT = 40  # characters; longer values are mostly unique
+_SHORT = 80  # characters: a hash in hex; longer values are mostly unique
+_LARGE = 1000  # bytes: one span of a request has its messages
+_KNOWN = 20_000  # resources, scopes and layers
 _OVERHEAD = 8  # bytes of tag and length around a span, at most
 
 
@@ -72,7 +78,7 @@ class Encoder:
         self._singly = singly
         # Most attributes of a request are those of the one before it. Typed, because 1, 1.0 and True are equal.
         self._known_pair = lru_cache(maxsize=8192, typed=True)(self._pair)
-        # By identity, the object kept alive: hashing an SDK resource serialises all of it.
+        # By identity, the object kept alive: hashing an SDK resource serialises all of it, and layers have no hash.
         self._known: dict[int, tuple[object, bytes]] = {}
         self._users = 0
         self._done: WeakKeyDictionary[ReadableSpan, EncodedSpan] | None = None
@@ -93,12 +99,13 @@ class Encoder:
         done = self._done
         encoded = done.get(span) if done is not None else None
         if encoded is None:
-            let_others_run()
             encoded = EncodedSpan(
                 self._once(span.resource, _resource),
                 self._once(span.instrumentation_scope, _scope),
-                _span(span, self._attributes(span.attributes or {})),
+                _span(span, self._attributes(span._attributes or {})),
             )
+            if len(encoded.span) > _LARGE:
+                let_others_run()
             if done is not None:
                 done[span] = encoded
         return encoded
@@ -106,6 +113,12 @@ class Encoder:
     def _attributes(self, attributes: Mapping[str, Any]) -> bytes:
         if self._singly is None or not self._singly.merged.isdisjoint(attributes):
             return _attributes(9, self._shape(attributes))
+        if type(attributes) is Layers:
+            shared = [self._once(layer, self._pairs) for layer in attributes.shared]
+            return b"".join((*shared, self._pairs(attributes.own)))
+        return self._pairs(attributes)
+
+    def _pairs(self, attributes: Mapping[str, Any]) -> bytes:
         known, pair = self._known_pair, self._pair
         return b"".join(
             [
@@ -122,12 +135,17 @@ class Encoder:
             return _attributes(9, self._shape({key: value}))
         if key in singly.dropped:
             return b""
-        return _pair(9, key, singly.form(value))
+        if singly.form is _AS_JSON and type(value) is list and value and type(value[0]) is dict:
+            return _text_pair(key, json_text(value))
+        formed = singly.form(value)
+        if type(formed) is str:
+            return _text_pair(key, formed.encode("utf-8", "replace"))
+        return _pair(9, key, formed)
 
     def _once(self, value: Any, encode: Callable[[Any], bytes]) -> bytes:
         known = self._known.get(id(value))
         if known is None:
-            if len(self._known) > 1000:
+            if len(self._known) > _KNOWN:
                 self._known.clear()
             known = self._known[id(value)] = (value, encode(value))
         return known[1]
@@ -156,13 +174,23 @@ def assemble(spans: Iterable[EncodedSpan]) -> bytes:
     resources: dict[bytes, dict[bytes, list[bytes]]] = {}
     for encoded in spans:
         resources.setdefault(encoded.resource, {}).setdefault(encoded.scope, []).append(encoded.span)
-    request = bytearray()
+    # Sizes first, so that the spans, which are nearly all of it, are copied once.
+    request: list[bytes] = []
     for resource, scopes in resources.items():
-        groups = bytearray(resource)
+        groups: list[bytes] = [resource]
+        inside = len(resource)
         for scope, members in scopes.items():
-            groups += _field(2, scope + b"".join(_field(2, member) for member in members))
-        request += _field(1, bytes(groups))
-    return bytes(request)
+            pieces: list[bytes] = []
+            size = len(scope)
+            for member in members:
+                length = _varint(len(member))
+                size += 1 + len(length) + len(member)
+                pieces += (b"\x12", length, member)
+            length = _varint(size)
+            inside += 1 + len(length) + size
+            groups += (b"\x12", length, scope, *pieces)
+        request += (b"\x0a", _varint(inside), *groups)
+    return b"".join(request)
 
 
 def to_json(request: bytes) -> bytes:
@@ -190,6 +218,10 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return _ONE_BYTE[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -200,6 +232,7 @@ def _varint(value: int) -> bytes:
 
 _TAGS = [bytes((number << 3 | 2,)) for number in range(16)]
 _ONE_BYTE = [bytes((value,)) for value in range(0x80)]
+_STATUSES = {code: _field(15, encoded) for code, encoded in _CODES.items()}  # without a description
 
 
 def _resource(resource: Any) -> bytes:
@@ -218,37 +251,51 @@ def _scope(scope: Any) -> bytes:
 
 
 def _span(span: ReadableSpan, attributes: bytes) -> bytes:
-    """Return a Span. Written out by hand, as the attributes are: most of what a destination costs is spent here."""
-    context = span.get_span_context()
+    """Return a Span. Written out by hand, as the attributes are: most of what a destination costs is spent here.
+
+    The private attributes are what the SDK's properties return; a property is a call, and some of these copy.
+    """
+    context = span._context
     if context is None:
         raise ValueError("the span has no context")
-    parent = span.parent
-    name, description = _utf8(span.name), span.status.description
+    trace_id, span_id, _, flags, state, _ = context
+    parent, status, kept = span._parent, span._status, span._attributes
+    name, description = span._name.encode("utf-8", "replace"), status.description
+    size = len(name)
     try:
-        times = _TIMES.pack(0x39, span.start_time or 0, 0x41, span.end_time or 0)
-        flags = _FLAGS.pack(0x85, 0x01, _flags(context, parent))
+        times = _TIMES.pack(0x39, span._start_time or 0, 0x41, span._end_time or 0)
+        around = _FLAGS.pack(0x85, 0x01, flags & _TRACE_FLAGS | (_REMOTE if parent and parent[2] else _LOCAL))
     except struct.error:
         raise ValueError("a time of the span does not fit into 64 bits") from None
     parts = [
-        b"\x0a\x10",
-        context.trace_id.to_bytes(16, "big"),
-        b"\x12\x08",
-        context.span_id.to_bytes(8, "big"),
-        _field(3, _utf8(state)) if (state := _trace_state(context)) else b"",
-        b"\x22\x08" + parent.span_id.to_bytes(8, "big") if parent is not None else b"",
-        _field(5, name) if name else b"",
-        _KINDS[span.kind.value],
+        b"\x0a\x10%b\x12\x08%b" % (trace_id.to_bytes(16, "big"), span_id.to_bytes(8, "big")),
+        b"" if state is DEFAULT_TRACE_STATE else _state(context),
+        b"\x22\x08" + parent[1].to_bytes(8, "big") if parent is not None else b"",
+        b"\x2a" + (_ONE_BYTE[size] if size < 0x80 else _varint(size)) + name if size else b"",
+        _KINDS[span._kind.value],
         times,
-        _field(15, (_field(2, _utf8(description)) if description else b"") + _CODES[span.status.status_code.value]),
-        flags,
+        _status(status.status_code, description) if description else _STATUSES[status.status_code.value],
+        around,
         attributes,
     ]
-    for tag, dropped in ((0x50, span.dropped_attributes), (0x60, span.dropped_events), (0x70, span.dropped_links)):
-        if dropped:
-            parts.append(bytes((tag,)) + _varint(dropped))
-    parts += [_field(11, _event(event)) for event in span.events]
-    parts += [_field(13, _link(link)) for link in span.links]
+    if type(kept) is not dict and (dropped := span.dropped_attributes):
+        parts.append(b"\x50" + _varint(dropped))
+    if span._events:
+        parts += [_field(11, _event(event)) for event in span._events]
+        parts.append(b"\x60" + _varint(span.dropped_events) if span.dropped_events else b"")
+    if span._links:
+        parts += [_field(13, _link(link)) for link in span._links]
+        parts.append(b"\x70" + _varint(span.dropped_links) if span.dropped_links else b"")
     return b"".join(parts)
+
+
+def _state(context: SpanContext) -> bytes:
+    state = _trace_state(context)
+    return _field(3, _utf8(state)) if state else b""
+
+
+def _status(code: StatusCode, description: str) -> bytes:
+    return _field(15, _field(2, _utf8(description)) + _CODES[code.value])
 
 
 def _event(event: Event) -> bytes:
@@ -266,19 +313,13 @@ def _link(link: Link) -> bytes:
         span_id=link.context.span_id.to_bytes(8, "big"),
         trace_state=_trace_state(link.context),
         dropped_attributes_count=link.dropped_attributes,
-        flags=_flags(link.context, link.context),
+        flags=int(link.context.trace_flags) & _TRACE_FLAGS | (_REMOTE if link.context.is_remote else _LOCAL),
     )
     return message.SerializeToString() + _attributes(4, link.attributes or {})
 
 
 def _trace_state(context: SpanContext) -> str:
     return _text(context.trace_state.to_header()) if context.trace_state else ""
-
-
-def _flags(context: SpanContext, remote: SpanContext | None) -> int:
-    """The span's W3C trace flags, and whether the context it came from is another process's."""
-    flags = int(context.trace_flags) & _TRACE_FLAGS | _HAS_IS_REMOTE
-    return flags | _IS_REMOTE if remote is not None and remote.is_remote else flags
 
 
 def _attributes(number: int, attributes: Mapping[str, Any]) -> bytes:
@@ -288,6 +329,25 @@ def _attributes(number: int, attributes: Mapping[str, Any]) -> bytes:
 
 def _pair(number: int, key: str, value: Any) -> bytes:
     return _field(number, _field(1, _utf8(key)) + _field(2, _any(value)))
+
+
+def _text_pair(key: str, text: bytes) -> bytes:
+    """Return attribute ``key`` of a span with a text: the same as ``_pair(9, key, text)``, in one piece."""
+    value = len(text)
+    holder = value + 1 + (1 if value < 0x80 else _size(value))
+    name = _key(key)
+    whole = len(name) + 1 + (1 if holder < 0x80 else _size(holder)) + holder
+    return b"".join((b"\x4a", _varint(whole), name, b"\x12", _varint(holder), b"\x0a", _varint(value), text))
+
+
+@lru_cache(maxsize=1024)
+def _key(key: str) -> bytes:
+    return _field(1, _utf8(key))
+
+
+def _size(value: int) -> int:
+    """Return how many bytes the varint of ``value`` has."""
+    return (value.bit_length() + 6) // 7
 
 
 def _any(value: Any) -> bytes:

@@ -31,8 +31,10 @@ __all__ = [
     "CONTENT",
     "DIALECTS",
     "FORMS",
+    "TABLES",
     "Profile",
     "json_string",
+    "json_text",
     "profile",
     "profile_of",
     "with_attributes",
@@ -117,16 +119,20 @@ OTELGW_ATTEMPT_TIME_TO_FIRST_BYTE: Final = "otelgw.attempt.time_to_first_byte"  
 OTELGW_CALLER_SPAN_ID: Final = "otelgw.caller.span_id"  # where the caller's context is linked, not continued
 OTELGW_CALLER_TRACE_ID: Final = "otelgw.caller.trace_id"
 OTELGW_CALL_ID: Final = "otelgw.call_id"
+OTELGW_CONTENT_CUT: Final = "otelgw.content.cut"  # names of the attributes that were too long for the destination
 OTELGW_COST_AMOUNT: Final = "otelgw.cost.amount"
 OTELGW_COST_CURRENCY: Final = "otelgw.cost.currency"  # ISO 4217
 OTELGW_COST_SOURCE: Final = "otelgw.cost.source"  # provider, genai-prices, config
 OTELGW_ERROR_MESSAGE: Final = "otelgw.error.message"  # on a SERVER span whose status a 4xx leaves unset
 OTELGW_KEY_ALIAS: Final = "otelgw.key.alias"
 OTELGW_KEY_HASH: Final = "otelgw.key.hash"
+OTELGW_LABELS_DROPPED: Final = "otelgw.labels.dropped"  # how many of the caller's labels were of no use, or too many
 OTELGW_METADATA: Final = "otelgw.metadata."  # + the caller's key
 OTELGW_MODEL_ALIAS: Final = "otelgw.model.alias"
 OTELGW_MODEL_ID: Final = "otelgw.model.id"  # the deployment's id, as in the header x-otelgw-model-id
 OTELGW_OVERHEAD_DURATION: Final = "otelgw.overhead.duration"  # seconds
+OTELGW_RAW_REQUEST: Final = "otelgw.raw_request"  # the call of the upstream as a curl command, keys replaced
+OTELGW_REDACTION_FAILED: Final = "otelgw.redaction.failed"  # what was said is left out, for it could not be redacted
 OTELGW_REQUEST_BODY: Final = "otelgw.request.body"  # the captured JSON; absent where only a part is recorded
 OTELGW_REQUEST_MEDIA_TYPE: Final = "otelgw.request.media_type"  # of a body that is recorded by its hash only
 OTELGW_REQUEST_SHA256: Final = "otelgw.request.sha256"  # of the whole body, where only a part is recorded
@@ -150,6 +156,7 @@ CONTENT: Final = BODIES | {
     GEN_AI_SYSTEM_INSTRUCTIONS,
     GEN_AI_TOOL_DEFINITIONS,
     OTELGW_ERROR_MESSAGE,
+    OTELGW_RAW_REQUEST,
 }
 """The attributes that carry what was said or may quote it: the ones that redaction and content gates are about.
 
@@ -159,6 +166,7 @@ A span's status description may quote it too.
 _INT64: Final = 1 << 63
 _STRUCTURED_DEPTH: Final = 24  # protobuf decoders stop at 100 nested messages; a level of ours takes up to four
 
+_encode = msgspec.json.Encoder().encode
 _SIMPLE: Final = frozenset({str, int, float, bool})
 
 Form = Callable[[Any], Any]
@@ -195,23 +203,34 @@ DIALECTS: Mapping[str, _Dialect] = {
 }
 """Attribute vocabularies by their name in the config (``semconv:``)."""
 
+TABLES: Final = ("openinference", "traceloop")
+"""Further ones, which have names of their own for nearly everything: tables in ``dialects``."""
+
 
 def _as_json(value: Any) -> Any:
     """Return a structured value as JSON text; any other value as it is."""
-    if type(value) in _SIMPLE:
+    kind = type(value)
+    if kind in _SIMPLE:
         return value
+    if kind is list and value and type(value[0]) is dict:  # messages, as nearly always
+        return _json(value)
     if isinstance(value, Mapping) or (_is_list(value) and any(isinstance(v, Mapping) or _is_list(v) for v in value)):
         return _json(value)
     return value
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> bytes:
+    """Return ``value`` as JSON in UTF-8; never raises."""
     try:
-        return msgspec.json.encode(value).decode()
+        return _encode(value)
     except (TypeError, ValueError):  # a lone surrogate, an unusual key: escaped rather than lost
-        return json.dumps(value, default=str)
+        return json.dumps(value, default=str).encode()
     except RecursionError:
-        return '"nested too deeply"'
+        return b'"nested too deeply"'
+
+
+def _json(value: Any) -> str:
+    return json_text(value).decode()
 
 
 def _as_structure(value: Any) -> Any:
@@ -257,6 +276,8 @@ class Profile:
 
     def attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``attributes``, named in the newest vocabulary, as the destination reads them."""
+        if self.semconv in TABLES:
+            return _in_words_of(self.semconv, attributes, bodies=self.bodies)
         form = FORMS[self.form]
         shaped = {key: form(value) for key, value in attributes.items()}
         if not self.bodies:
@@ -272,6 +293,15 @@ class Profile:
         return shaped
 
 
+def _in_words_of(name: str, attributes: Mapping[str, Any], *, bodies: bool) -> dict[str, Any]:
+    """Return ``attributes`` by a table of ``dialects``; which kind of span it is, they say themselves."""
+    from otelgw_exporters import dialects
+    from otelgw_exporters.reading import Reading
+
+    made = dialects.TABLES[name].attributes(Reading(ReadableSpan("", attributes=attributes)))
+    return made | {key: attributes[key] for key in BODIES & attributes.keys()} if bodies else made
+
+
 def _translated(value: Any, words: Mapping[Any, Any]) -> Any:
     return [words.get(item, item) for item in value] if _is_list(value) else words.get(value, value)
 
@@ -283,8 +313,9 @@ def profile(semconv: str = "otel", form: str = "json_string", *, bodies: bool = 
     Raises:
         DestinationConfigError: a name that is not in ``DIALECTS`` or ``FORMS``.
     """
-    if semconv not in DIALECTS:
-        raise DestinationConfigError(f"semconv: {semconv!r} is not known; use one of {', '.join(DIALECTS)}")
+    if semconv not in DIALECTS and semconv not in TABLES:
+        known = ", ".join((*DIALECTS, *TABLES))
+        raise DestinationConfigError(f"semconv: {semconv!r} is not known; use one of {known}")
     if form not in FORMS:
         raise DestinationConfigError(f"content form {form!r} is not known; use one of {', '.join(FORMS)}")
     return Profile(semconv, form, bodies)

@@ -6,23 +6,27 @@ LiteLLM's callback ``otel``, which means whatever the standard variables say.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from otelgw.config import python_callbacks
 from otelgw.config.context import Context
 from otelgw.config.document import Location
 from otelgw.config.findings import did_you_mean
 from otelgw.config.model import DestinationSection, SelectionSection
+from otelgw.config.python_callbacks import Told
+from otelgw.config.redaction import RedactSection, redaction
+from otelgw.config.section import names_list
 from otelgw.config.settings import Destination, Selection
 from otelgw.config.vocabulary import MASKING_CALLBACKS, CallbackSettings, LitellmSettings
+from otelgw.tracing import default_tags
 from otelgw_exporters import catalog, options
 from otelgw_exporters.errors import DestinationConfigError
 
-__all__ = ["ADD_ONE", "Wanted", "destinations"]
+__all__ = ["ADD_ONE", "DEFAULT_TAGS", "Wanted", "destinations", "has_row"]
 
 ADD_ONE = (
     "no destination: requests are answered, nothing is recorded. Add one, for example "
@@ -30,8 +34,10 @@ ADD_ONE = (
     "OTEL_EXPORTER_OTLP_ENDPOINT"
 )
 OTEL = "otel"
+_NOTHING = Told()
+DEFAULT_TAGS = "_default_tags"
+_BASE_URL = "PROXY_BASE_URL"
 _NO_URL = "OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_ENDPOINT is no URL"
-_PYTHON_CALLBACK = re.compile(r"(?:(?:s3|gcs)://\S+|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)")
 _EVENTS = (("callbacks", "all"), ("success_callback", "success"), ("failure_callback", "failure"))
 
 
@@ -48,6 +54,16 @@ class Wanted:
     sampling: str | None = None
     redact: bool = False
     selection: Selection = field(default_factory=Selection)
+    required: bool = False
+    redaction: RedactSection | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def callbacks(self) -> tuple[str, ...]:
+        """The other names that it answers to, in lower case."""
+        row = _row(self.type)
+        names = (self.callback, row.params_key, *row.callbacks) if row is not None else (self.callback,)
+        return tuple(dict.fromkeys(name.lower() for name in names if name))
 
     @property
     def type(self) -> str:
@@ -70,8 +86,13 @@ def destinations(
     otel: bool,
     console_by_default: bool,
     sampling: str,
+    redact: RedactSection | None = None,
+    told: Told = _NOTHING,
 ) -> tuple[Destination, ...]:
-    """Return every destination; problems are reported. ``sampling`` is that of destinations that do not say."""
+    """Return every destination; problems are reported.
+
+    ``sampling`` and ``redact`` are those of destinations that do not say; ``told`` is for callbacks in Python.
+    """
     wanted = [each for location, item in section if (each := _of_section(item, location, context)) is not None]
     named = {each.name for each in wanted}
     wanted += [each for each in _of_callbacks(settings, context, otel=otel) if each.name not in named]
@@ -80,7 +101,10 @@ def destinations(
     if not wanted and standard is None and console_by_default:
         wanted.append(Wanted("console"))
     _withhold(callback_settings, wanted, context)
-    found = (_resolved(each, context, sampling, redact=settings.redact_user_api_key_info) for each in wanted)
+    _tag(settings, wanted, context)
+    for each in wanted:
+        each.redaction = each.redaction or redact
+    found = (_resolved(each, context, sampling, told, redact=settings.redact_user_api_key_info) for each in wanted)
     return tuple(each for each in found if each is not None)
 
 
@@ -104,10 +128,13 @@ def _of_section(item: DestinationSection, location: Location, context: Context) 
         location,
         on=item.on,
         given=item.options,
-        content=item.content,
+        content=item.content if "content" in item.model_fields_set else not item.required,
         sampling=item.sampling if "sampling" in item.model_fields_set else None,
         redact=item.redact_user_api_key_info,
         selection=_selection(item.select),
+        required=item.required,
+        redaction=item.redact,
+        tags=_known_tags(item.default_tags, (*location, "default_tags"), context),
     )
 
 
@@ -145,7 +172,8 @@ def _of_callbacks(settings: LitellmSettings, context: Context, *, otel: bool) ->
             earlier = wanted.get(name)
             if earlier is not None and earlier.on != on:
                 on = "all"
-            wanted[name] = Wanted(name, location, callback, on)
+            python = name.startswith(f"{python_callbacks.TYPE}/")
+            wanted[name] = Wanted(name, location, callback, on, given={"target": callback} if python else {})
     return list(wanted.values())
 
 
@@ -162,10 +190,8 @@ def _is_destination(name: str, location: Location, context: Context) -> bool:
         )
     elif name in catalog.KNOWN_CALLBACKS:
         context.findings.warn(location, _unavailable(name))
-    elif _PYTHON_CALLBACK.fullmatch(name):
-        context.findings.warn(
-            location, f"callbacks in Python are not available in this version; `{name}` is not loaded and does not run"
-        )
+    elif python_callbacks.is_python(name):
+        return True
     else:
         context.findings.error(
             location, f"unknown callback `{name[:60]}`{did_you_mean(name, callbacks | catalog.KNOWN_CALLBACKS)}"
@@ -175,7 +201,8 @@ def _is_destination(name: str, location: Location, context: Context) -> bool:
 
 def _types_of(callback: str, location: Location, context: Context) -> tuple[str, ...]:
     if callback != OTEL:
-        return (next(row.name for row in catalog.ROWS if callback in {row.name, *row.callbacks}),)
+        named = (row.name for row in catalog.ROWS if callback in {row.name, *row.callbacks})
+        return (next(named, None) or python_callbacks.instance(callback),)
     if context.variable("OTEL_TRACES_EXPORTER"):
         standard = _standard_types(context) or ()
         if not standard:
@@ -248,9 +275,46 @@ def _withhold(callback_settings: Any, wanted: list[Wanted], context: Context) ->
         context.others(section, location, frozenset())
         for each in meant:
             each.content = each.content and section.message_logging
+            each.redaction = each.redaction or section.redact
 
 
-def _resolved(wanted: Wanted, context: Context, sampling: str, *, redact: bool) -> Destination | None:
+def has_row(callback: str) -> bool:
+    """Say whether ``callback`` is a name of a destination that there is here."""
+    return any(callback in {row.name, row.params_key, *row.callbacks} for row in catalog.ROWS)
+
+
+def _tag(settings: LitellmSettings, wanted: list[Wanted], context: Context) -> None:
+    """Apply ``litellm_settings.<callback>_default_tags``."""
+    for key, value in settings.others.items():
+        callback, ending, _ = key.partition(DEFAULT_TAGS)
+        if not ending or not has_row(callback):
+            continue
+        location: Location = ("litellm_settings", key)
+        meant = [each for each in wanted if each.answers_to(callback)]
+        if not meant:
+            context.findings.ignore(location, "no such destination is configured")
+            continue
+        names = names_list(value)
+        if not isinstance(names, list):
+            context.findings.error(location, "must be a list of names")
+            continue
+        tags = _known_tags(map(str, names), location, context)
+        for each in meant:
+            each.tags = each.tags or tags
+
+
+def _known_tags(names: Iterable[str], location: Location, context: Context) -> tuple[str, ...]:
+    """Return the names that are known, each once; the others are reported together."""
+    given = tuple(dict.fromkeys(names))
+    unknown = [name for name in given if name not in default_tags.KNOWN]
+    if unknown:
+        context.findings.warn(location, f"ignored, no such tag: {', '.join(unknown)[:200]}", strict=False)
+    if default_tags.BASE_URL in given and not context.variable(_BASE_URL):
+        context.findings.warn(location, f"{default_tags.BASE_URL} is left out: {_BASE_URL} is not set", strict=False)
+    return tuple(name for name in given if name in default_tags.KNOWN)
+
+
+def _resolved(wanted: Wanted, context: Context, sampling: str, told: Told, *, redact: bool) -> Destination | None:
     row = catalog.row(wanted.type)
     given = {name: value for name, value in wanted.given.items() if _usable(row, name, value, wanted.location, context)}
     for option in row.options:
@@ -258,11 +322,16 @@ def _resolved(wanted: Wanted, context: Context, sampling: str, *, redact: bool) 
             given[option.name] = path = context.path(given[option.name])
             if not Path(path).is_file():
                 context.findings.error((*wanted.location, option.name), f"no such file: {path}")
+    python = wanted.type == python_callbacks.TYPE
+    if python:
+        given = python_callbacks.filled_in(given, context, told)
     try:
-        found = options.resolve(row, given, context.environment)
+        found = options.complete(row, given, context.environment)
     except DestinationConfigError as error:
         context.findings.error(wanted.location, str(error))
         return None
+    if python and (problem := python_callbacks.problem(found)):
+        context.findings.error(wanted.location, problem)
     return Destination(
         name=wanted.name,
         type=wanted.type,
@@ -273,6 +342,11 @@ def _resolved(wanted: Wanted, context: Context, sampling: str, *, redact: bool) 
         semconv=str(found.get("semconv", "otel")),
         redact_user_api_key_info=wanted.redact or redact,
         selection=wanted.selection,
+        callbacks=wanted.callbacks,
+        required=wanted.required,
+        redaction=redaction(wanted.redaction),
+        default_tags=wanted.tags,
+        base_url=context.variable(_BASE_URL) if default_tags.BASE_URL in wanted.tags else "",
     )
 
 

@@ -63,6 +63,11 @@ VARIABLES: dict[str, str] = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "counts as an OTLP destination",
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "`grpc`, `http/protobuf` or `http/json`",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "`grpc` (default), `http/protobuf` or `http/json`",
+    "OTEL_METRICS_EXPORTER": "`otlp` sends the metrics; `none` does not; `prometheus` is at `/metrics` in any case",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "counts as `OTEL_METRICS_EXPORTER=otlp`; the whole URL for HTTP",
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "before `OTEL_EXPORTER_OTLP_PROTOCOL`; likewise `_HEADERS`, `_TIMEOUT`, "
+    "`_COMPRESSION`, `_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE`, `_INSECURE`",
+    "OTEL_METRIC_EXPORT_INTERVAL": "milliseconds between two exports of metrics",
     "OTEL_PROPAGATORS": "list of `tracecontext`, `baggage`, `b3`, `b3multi`; or `none`",
     "OTEL_TRACES_SAMPLER": "a standard sampler; destinations then obey its decision (`sampling: parent`)",
     "OTEL_TRACES_SAMPLER_ARG": "the ratio of `traceidratio`, 0 to 1",

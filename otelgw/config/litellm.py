@@ -8,11 +8,13 @@ from typing import Any
 from otelgw.config import bind, env
 from otelgw.config.context import Context
 from otelgw.config.deployments import Defaults, default_deployments, deployments
-from otelgw.config.destinations import ADD_ONE, destinations
+from otelgw.config.destinations import ADD_ONE, DEFAULT_TAGS, destinations, has_row
 from otelgw.config.document import Location
 from otelgw.config.findings import did_you_mean
 from otelgw.config.flags import Flags
+from otelgw.config.metrics import metrics
 from otelgw.config.model import DestinationSection, OtelgwSection
+from otelgw.config.python_callbacks import Told
 from otelgw.config.receiver import address, receiver
 from otelgw.config.settings import Auth, Deployment, Destination, Limits, Receiver, Settings, Spool, Timeouts, Tracing
 from otelgw.config.vocabulary import (
@@ -80,6 +82,8 @@ def settings(context: Context, flags: Flags, *, configured: bool, collecting: bo
         otel=general.otel,
         console_by_default=not configured,
         sampling="parent" if sampled else "all",
+        redact=section.redact,
+        told=Told(section.allow_remote_callbacks, {each.id: dict(each.model_info) for each in found}),
     )
     tracing = _tracing(section, environment, litellm, targets, context)
     incoming = receiver(section, targets, context, always=collecting)
@@ -91,6 +95,7 @@ def settings(context: Context, flags: Flags, *, configured: bool, collecting: bo
         deployments=found,
         destinations=targets,
         receiver=incoming,
+        metrics=metrics(section, context, disabled=tracing.disabled),
         auth=Auth(
             master_key_sha256=hashlib.sha256(master_key.encode()).hexdigest() if master_key else "",
             cors_allow_origins=tuple(dict.fromkeys(general.cors_allow_origins)),
@@ -167,6 +172,8 @@ def _others(section: Vocabulary, name: str, ignored: frozenset[str], context: Co
                 context.findings.warn(place, "restricts access, and is not enforced in this version", strict=False)
         elif key in ignored:
             context.findings.ignore(place, "known, without effect in this version")
+        elif key.endswith(DEFAULT_TAGS) and has_row(key.removesuffix(DEFAULT_TAGS)):
+            continue  # `destinations` has read it
         elif _of_a_destination(key):
             context.findings.ignore(place, "belongs to a destination that is not available in this version")
         elif not context.misspelt_control(key, place):
@@ -271,10 +278,20 @@ def _tracing(
         capture_upstream_response_headers=_headers(
             headers.upstream_response, environment.capture_upstream_response_headers, context
         ),
+        header_attributes=_header_attributes(section, context),
         content=section.content and not litellm.turn_off_message_logging and environment.content is not False,
         allow_no_log=not litellm.global_disable_no_log_param,
         disabled=environment.disabled or not targets,
     )
+
+
+def _header_attributes(section: OtelgwSection, context: Context) -> tuple[tuple[str, str], ...]:
+    pairs = {name.lower(): attribute for name, attribute in section.header_attributes.items()}
+    for name in pairs.keys() & env.CREDENTIAL_HEADERS:
+        context.findings.error(
+            ("otelgw", "header_attributes"), f"`{name}` carries credentials and is never recorded; remove it"
+        )
+    return tuple(pairs.items())
 
 
 def _headers(own: list[str], standard: tuple[str, ...] | None, context: Context) -> tuple[str, ...]:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from otelgw.config.settings import Limits, Receiver, Server, Spool, Timeouts, Tracing
+from otelgw.config.redaction import RedactSection
+from otelgw.config.section import DAY, Names, Seconds, Section, names_list, one_or_more
+from otelgw.config.settings import Limits, MetricsExport, Receiver, Server, Spool, Timeouts, Tracing
 
 __all__ = [
     "AuthSection",
     "CaptureHeaders",
     "DestinationSection",
     "LimitsSection",
+    "MetricsSection",
     "OtelgwSection",
+    "OtlpMetricsSection",
     "ReceiverSection",
     "Section",
     "SelectionSection",
@@ -31,15 +35,8 @@ __all__ = [
 
 _SERVER, _TIMEOUTS, _LIMITS, _TRACING, _RECEIVER = Server(), Timeouts(), Limits(), Tracing(), Receiver()
 _SPOOL = Spool()
-
-DAY = 86_400.0
-
-
-def names_list(value: Any) -> Any:
-    """Read ``a, b`` or one bare name where a list of names is expected."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
+_METRICS = MetricsExport("")
+_OWN_NAMESPACES = ("gen_ai.", "otelgw.", "http.", "url.", "server.", "client.", "network.", "error.", "openai.")
 
 
 def _off(value: Any) -> Any:
@@ -58,50 +55,24 @@ def _header_name(name: str) -> str:
     return name
 
 
+def _attribute_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.\-]{1,128}", name):
+        raise ValueError("must be an attribute's name: letters, digits, `_`, `-` and `.`")
+    if name.startswith(_OWN_NAMESPACES) and not name.startswith("otelgw.metadata.") and name != "otelgw.tags":
+        raise ValueError(f"is the gateway's own; use a name that does not begin with {', '.join(_OWN_NAMESPACES)}")
+    return name
+
+
 def _instance_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_.\-]+)?", name):
         raise ValueError("must be `type` or `type/name`, such as otlp_grpc/backend1")
     return name
 
 
-def one_or_more(*choices: str, switch: bool = False) -> WithJsonSchema:
-    """Return the JSON Schema of a list of names that may also be written as one name, or as true or false."""
-    name: dict[str, Any] = {"type": "string", "enum": list(choices)} if choices else {"type": "string"}
-    forms: list[dict[str, Any]] = [{"type": "array", "items": name}, name]
-    return WithJsonSchema({"anyOf": [*forms, {"type": "boolean"}] if switch else forms})
-
-
-Names = Annotated[list[str], BeforeValidator(names_list), one_or_more()]
 HeaderNames = Annotated[list[Annotated[str, AfterValidator(_header_name)]], BeforeValidator(names_list), one_or_more()]
-Seconds = Annotated[float, Field(gt=0, le=DAY)]
 Bytes = Annotated[int, Field(gt=0, le=2**40)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class Section(BaseModel):
-    """A part of the config file: unknown keys are errors and no value shows up in an error message."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
-        coerce_numbers_to_str=True,
-        protected_namespaces=(),
-    )
-
-    @classmethod
-    def keys(cls) -> list[str]:
-        return list(cls.model_fields)
-
-    @classmethod
-    def every_key(cls) -> set[str]:
-        """Return the keys of this section and of those below it, for did-you-mean."""
-        found = set(cls.model_fields)
-        for field in cls.model_fields.values():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-                found |= field.annotation.every_key()
-        return found
 
 
 class ServerSection(Section):
@@ -268,6 +239,37 @@ class ReceiverSection(Section):
     allow_open: bool = Field(default=False, description="Listen beyond loopback without a `token`.")
 
 
+class OtlpMetricsSection(Section):
+    """The metrics by OTLP, beside `/metrics`: see [metrics](metrics.md). The section's presence turns it on."""
+
+    endpoint: str | None = Field(
+        default=None,
+        description="`http://` for plain text, `https://` for TLS; for HTTP the whole URL, one without a path gets "
+        "`/v1/metrics`. Default: `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`, `OTEL_EXPORTER_OTLP_ENDPOINT`, this machine.",
+    )
+    protocol: Literal["grpc", "http/protobuf", "http/json"] | None = Field(
+        default=None, description="Default: the variables', then what the endpoint's port and path suggest."
+    )
+    headers: dict[str, str] = Field(default_factory=dict, description="Sent with every export.")
+    timeout: Seconds = Field(default=_METRICS.timeout, description="Seconds for one export.")
+    interval: Seconds = Field(default=_METRICS.interval, description="Seconds between two exports.")
+    compression: Literal["none", "gzip"] = Field(default="none", description="Of exports.")
+    certificate: str | None = Field(
+        default=None, description="PEM file with the roots to trust, relative to the config file."
+    )
+    client_key: str | None = Field(default=None, description="PEM file with the client's key.")
+    client_certificate: str | None = Field(default=None, description="PEM file with the client's certificate chain.")
+
+
+class MetricsSection(Section):
+    """What is counted is at `/metrics` for Prometheus in any case."""
+
+    otlp: OtlpMetricsSection = Field(
+        default=OtlpMetricsSection(),
+        description="Send the metrics by OTLP. Off unless the section is there or the standard variables ask for it.",
+    )
+
+
 class CaptureHeaders(Section):
     """Header names to record on spans, one list for each direction. Headers with credentials are never recorded."""
 
@@ -313,6 +315,19 @@ class DestinationSection(Section):
         default=False, description="Leave out who called: the key's hash and alias, user, team."
     )
     select: SelectionSection = Field(default=SelectionSection(), description="Which requests are sent there.")
+    required: bool = Field(
+        default=False,
+        description="It gets every request that it selects whatever a caller says, also under `no-log`: then without "
+        "content. Of others it gets no content either, unless `content: true` stands here.",
+    )
+    redact: RedactSection | None = Field(
+        default=None, description="What is taken out of what it gets. Default: `otelgw.redact`."
+    )
+    default_tags: Names = Field(
+        default_factory=list,
+        description="Tags to add, as `key:value`: `cache_hit`, `cache_key`, `proxy_base_url` (from `PROXY_BASE_URL`), "
+        "`user_api_key_alias`, `user_api_key_user_id`, `user_api_key_user_email`, `user_api_key_team_alias`.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -348,6 +363,7 @@ class OtelgwSection(Section):
         default=ReceiverSection(),
         description="Spans from other applications. Off unless the section is there; `otelgw collect` always has it.",
     )
+    metrics: MetricsSection = Field(default=MetricsSection(), description="Numbers, besides those of `/metrics`.")
     content: bool = Field(
         default=True,
         description="`false` records no prompts and answers anywhere, as `turn_off_message_logging: true` does.",
@@ -375,6 +391,17 @@ class OtelgwSection(Section):
         default_factory=list, description="Keys of the caller's baggage that are recorded; no others are read."
     )
     capture_headers: CaptureHeaders = Field(default=CaptureHeaders(), description="Headers to record on spans.")
+    header_attributes: dict[
+        Annotated[str, AfterValidator(_header_name)], Annotated[str, AfterValidator(_attribute_name)]
+    ] = Field(
+        default_factory=dict,
+        description="Request header -> attribute on every span of the request: `x-tenant: tenant.id`. The attribute "
+        "may be `user.id`, `session.id`, `otelgw.tags`, one below `otelgw.metadata.`, or one that the gateway has no "
+        "meaning for.",
+    )
+    redact: RedactSection | None = Field(
+        default=None, description="What is taken out of what destinations get that have no `redact` of their own."
+    )
     sampler: Literal[
         "always_on",
         "always_off",
@@ -388,6 +415,11 @@ class OtelgwSection(Section):
     attribute_length_limit: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Characters a value.")
     forward_metadata: bool = Field(
         default=False, description="Send the body's `metadata` upstream; it is for the gateway's spans otherwise."
+    )
+    allow_remote_callbacks: Names = Field(
+        default_factory=list,
+        description="Buckets from which callbacks in Python may be loaded and run, such as `s3://bucket`: whoever can "
+        "write there can run code in the gateway's pipeline.",
     )
 
     @classmethod

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otelgw.tracing.record import Price
+
+if TYPE_CHECKING:
+    from otelgw.keys.schema import Key, Team
 
 __all__ = [
     "Auth",
     "Deployment",
     "Destination",
+    "Keys",
     "Limits",
+    "LoggingPolicy",
+    "MetricsExport",
+    "Pattern",
     "Receiver",
+    "Redaction",
     "Server",
     "Settings",
     "Timeouts",
@@ -114,6 +122,44 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Pattern:
+    """A regular expression whose matches are replaced by ``[REDACTED:<name>]``."""
+
+    name: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """What is taken out of the text that a destination gets; see ``otelgw.redaction``. The default takes nothing out.
+
+    ``presets`` are names of ``otelgw.redaction.presets.PRESETS``; ``media`` replaces images and audio in base64 by
+    their size and hash; ``limit`` is in bytes of UTF-8 for each attribute that carries content, 0 is none.
+    """
+
+    presets: tuple[str, ...] = ()
+    patterns: tuple[Pattern, ...] = ()
+    media: bool = False
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingPolicy:
+    """What is recorded of a caller's requests, as its key and its team have it.
+
+    ``content`` withholds it (False) or has it recorded where the config would not (True); None leaves it to the
+    config. Without ``enabled`` requests are not recorded. ``destinations`` are the only ones that get them, by any name
+    that a destination answers to; None is all. Who ``may_relax`` may ask in a request for more than the config and
+    this policy record.
+    """
+
+    content: bool | None = None
+    enabled: bool = True
+    destinations: tuple[str, ...] | None = None
+    may_relax: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
     """One destination instance, named ``type/name`` (or ``type``).
 
@@ -130,6 +176,11 @@ class Destination:
     semconv: str = "otel"
     redact_user_api_key_info: bool = False  # who called (key hash and alias, user, team) is left out
     selection: Selection = Selection()
+    callbacks: tuple[str, ...] = ()  # other names that it answers to: LiteLLM's, in lower case
+    required: bool = False  # it gets every request, without content where a caller does not want it logged
+    redaction: Redaction = Redaction()
+    default_tags: tuple[str, ...] = ()  # names of ``otelgw.tracing.default_tags.KNOWN``
+    base_url: str = ""  # this gateway's, for the tag ``proxy_base_url``
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +206,25 @@ class Auth:
 
 
 @dataclass(frozen=True, slots=True)
+class Keys:
+    """Virtual keys and teams of the config file, and where those that come over HTTP are kept and counted.
+
+    ``team_logging`` are LiteLLM's ``default_team_settings``: teams that have destinations, and nothing else, from here.
+    ``allow_networks`` are those beside the public ones that tenants' destinations may be in, as CIDR.
+    """
+
+    keys: tuple[Key, ...] = field(default=(), repr=False)
+    teams: tuple[Team, ...] = field(default=(), repr=False)
+    team_logging: tuple[Team, ...] = field(default=(), repr=False)
+    database_url: str = field(default="", repr=False)  # PostgreSQL; empty: keys.db in the state directory
+    redis_url: str = field(default="", repr=False)
+    salt_key: str = field(default="", repr=False)
+    allow_networks: tuple[str, ...] = ()
+    exporters: int = 256  # of tenants' destinations that are kept open at once
+    threads: int = 8  # that deliver to them
+
+
+@dataclass(frozen=True, slots=True)
 class Tracing:
     """Resource, propagation and span limits, from the standard ``OTEL_*`` variables and the config."""
 
@@ -174,6 +244,7 @@ class Tracing:
     capture_upstream_response_headers: tuple[str, ...] = ()
     content: bool = True
     allow_no_log: bool = True  # a caller may ask for no record with `"no-log": true` in the body
+    header_attributes: tuple[tuple[str, str], ...] = ()  # (header in lower case, attribute on every span)
     disabled: bool = False  # OTEL_SDK_DISABLED, or no destination at all: no record is written
 
 
@@ -208,6 +279,21 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsExport:
+    """Where the metrics are sent by OTLP, in ``interval`` seconds' steps. ``endpoint`` is a whole URL for HTTP."""
+
+    endpoint: str
+    protocol: str = "grpc"  # or "http/protobuf", "http/json"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout: float = 10.0
+    interval: float = 60.0
+    compression: str = "none"  # or "gzip"
+    certificate: str = ""
+    client_key: str = ""
+    client_certificate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a worker or the pipeline needs."""
 
@@ -216,7 +302,9 @@ class Settings:
     deployments: tuple[Deployment, ...] = ()
     destinations: tuple[Destination, ...] = ()
     receiver: Receiver | None = None
+    metrics: MetricsExport | None = None
     auth: Auth = Auth()
+    keys: Keys = Keys()
     tracing: Tracing = Tracing()
     limits: Limits = Limits()
     spool: Spool = Spool()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from otelgw.config.model import Names, Seconds, Section, TimeoutsSection, names_list, one_or_more
+from otelgw.config.redaction import RedactSection
 
 __all__ = [
     "ACCESS_CONTROLS",
@@ -221,6 +222,9 @@ class CallbackSettings(Vocabulary):
     """What one callback may record: ``callback_settings.<callback>``."""
 
     message_logging: bool = Field(default=True, description="`false` withholds prompts and answers from it.")
+    redact: RedactSection | None = Field(
+        default=None, description="otelgw's: what is taken out of what it gets. Default: `otelgw.redact`."
+    )
 
 
 def _words(text: str) -> frozenset[str]:

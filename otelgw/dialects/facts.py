@@ -12,14 +12,14 @@ what it could read. ``stream`` answers are server-sent events. No I/O, no clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 __all__ = ["NOTHING", "Facts", "Usage"]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Token counts as the provider billed them.
 
     ``input`` includes cached tokens, ``output`` includes reasoning tokens; the others are parts of these two. None
@@ -36,8 +36,7 @@ class Usage:
     cost: float | None = None  # USD, where the provider reports its own price
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """Attributes of the generation span, apart from content.
 
     ``attributes`` are safe to record when content capture is off; ``content`` holds the structured values of
@@ -47,8 +46,8 @@ class Facts:
     ``answer`` is what a streamed answer would have been without streaming, None for any other.
     """
 
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    content: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = {}
+    content: Mapping[str, Any] = {}
     usage: Usage | None = None
     error_type: str = ""
     error_message: str = ""

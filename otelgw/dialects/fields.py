@@ -46,8 +46,8 @@ def integer(value: Any) -> int | None:
 
 def count(value: Any) -> int | None:
     """Return an integer that is not negative, else None."""
-    whole = integer(value)
-    return whole if whole is not None and whole >= 0 else None
+    whole = value if type(value) is int else integer(value)
+    return whole if whole is not None and 0 <= whole < _INT64 else None
 
 
 def number(value: Any) -> float | None:
@@ -95,9 +95,8 @@ def taken(source: dict[str, Any], table: Table) -> dict[str, Any]:
     """Return the attributes that ``table`` finds in ``source``."""
     found: dict[str, Any] = {}
     for name, attribute, reader in table:
-        value = source.get(name)
-        if value is not None:
-            read = reader(value)
+        if name in source:
+            read = reader(source[name])
             if read is not None:
                 found[attribute] = read
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from otelgw.dialects import document, labels, parts, sse
 from otelgw.dialects.choices import UNREAD, finish_reason, in_order, reasons_of, reported
@@ -85,7 +86,7 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
         {"index": place, "text": text, "finish_reason": reasons[place]} | beside.get(place, {})
         for place, text in zip(places, found, strict=True)
     ]
-    return replace(facts, answer=head | {"object": "text_completion", "choices": said})
+    return msgspec.structs.replace(facts, answer=head | {"object": "text_completion", "choices": said})
 
 
 def _facts(

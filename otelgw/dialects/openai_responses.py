@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from otelgw.dialects import document, labels, parts, sse, tools
 from otelgw.dialects.choices import ERROR
@@ -115,7 +116,7 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
             failure = read_failure(data)
     answer = streamed.response()
     facts = _facts(answer, failure if failure.type else read_failure(answer), ended=streamed.ended, cut=False)
-    return replace(facts, answer=answer or None)
+    return msgspec.structs.replace(facts, answer=answer or None)
 
 
 def _facts(answer: dict[str, Any], failure: Failure, *, ended: bool, cut: bool) -> Facts:

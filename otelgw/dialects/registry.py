@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from otelgw.dialects import openai_chat, openai_completions, openai_embeddings, openai_media, openai_responses
+from otelgw.dialects import (
+    document,
+    labels,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_media,
+    openai_responses,
+)
 from otelgw.dialects.facts import NOTHING, Facts
 
 __all__ = ["DIALECTS", "Dialect", "ReadRequest", "ReadResponse", "dialect"]
@@ -30,15 +38,17 @@ class Dialect(NamedTuple):
     read_response: ReadResponse
 
 
-def _no_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:  # noqa: ARG001  # the protocol
-    return NOTHING
+def _labels_only(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:  # noqa: ARG001  # the protocol
+    request = document.load(body, tail).value if body[:64].lstrip()[:1] == b"{" else None
+    found = labels.from_request(request) if isinstance(request, dict) else None
+    return Facts(found) if found else NOTHING
 
 
 def _no_response(body: bytes, content_type: str, *, stream: bool, tail: bytes = b"") -> Facts:  # noqa: ARG001
     return NOTHING
 
 
-_UNKNOWN = Dialect(_no_request, _no_response)
+_UNKNOWN = Dialect(_labels_only, _no_response)
 
 DIALECTS: Mapping[str, Dialect] = {
     "openai_chat": Dialect(openai_chat.read_request, openai_chat.read_response),
@@ -50,5 +60,5 @@ DIALECTS: Mapping[str, Dialect] = {
 
 
 def dialect(name: str) -> Dialect:
-    """Return the dialect called ``name``; for an unknown or empty name one that reads nothing."""
+    """Return the dialect called ``name``; for an unknown or empty name one that reads only the labels."""
     return DIALECTS.get(name, _UNKNOWN)

@@ -25,10 +25,10 @@ def read_usage(value: Any) -> Usage | None:
     total = count(value.get("total_tokens"))
     put = mapping(value.get("prompt_tokens_details")) or mapping(value.get("input_tokens_details"))
     got = mapping(value.get("completion_tokens_details")) or mapping(value.get("output_tokens_details"))
-    read = _first(put, "cached_tokens")
+    read = _first(put, "cached_tokens") if put else None
     if read is None:
         read = _first(value, "prompt_cache_hit_tokens", "cache_read_input_tokens")
-    written = _first(put, "cache_write_tokens", "cache_creation_tokens")
+    written = _first(put, "cache_write_tokens", "cache_creation_tokens") if put else None
     if written is None:
         written = _first(value, "cache_creation_input_tokens")
     given, made = _inclusive(given, made, total, (read or 0) + (written or 0))
@@ -37,9 +37,9 @@ def read_usage(value: Any) -> Usage | None:
         output=made,
         cache_read=read,
         cache_write=written,
-        reasoning=_first(got, "reasoning_tokens"),
-        audio_input=_first(put, "audio_tokens"),
-        audio_output=_first(got, "audio_tokens"),
+        reasoning=_first(got, "reasoning_tokens") if got else None,
+        audio_input=_first(put, "audio_tokens") if put else None,
+        audio_output=_first(got, "audio_tokens") if got else None,
         cost=_cost(value),
     )
     return usage if usage != _NONE else None
@@ -50,9 +50,10 @@ _NONE = Usage()
 
 def _first(source: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
-        found = count(source.get(name))
-        if found is not None:
-            return found
+        if name in source:
+            found = count(source[name])
+            if found is not None:
+                return found
     return None
 
 

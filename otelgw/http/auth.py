@@ -80,6 +80,10 @@ class Authenticator:
         reason = "The key is not known." if key else "A key is needed."
         raise RequestRefused("unauthorized", f"{reason} Send it as Authorization: Bearer <key>.")
 
+    def is_master(self, caller: Caller) -> bool:
+        """Say whether ``caller`` gave the master key; where none is set nobody did."""
+        return bool(self._master) and caller.key_hash == self._auth.master_key_sha256
+
     def guard(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse what only a web page would send, under a name that is not this machine's or from a foreign Origin.
 

@@ -16,13 +16,13 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hypercorn.config import Config
 
 from otelgw.config.settings import Settings
+from otelgw.http.counters import Counters
 from otelgw.http.http1 import Http1
 from otelgw.http.http2 import PREFACE, Http2
 from otelgw.http.stream import Application, RawHeaders, Stream
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hypercorn.app_wrappers import ASGIWrapper
     from hypercorn.typing import LifespanState, WorkerContext
 
-__all__ = ["Connection", "Counters", "Edge"]
+__all__ = ["Connection", "Edge"]
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +41,6 @@ _LINGER = 5.0  # seconds for a peer to take the last bytes and to stop sending; 
 _TLS_LINGER = 1.0
 _SETTLED = 0.25  # a connection that has been idle for so long will not be hit by a request just as it closes
 _LAST_PATIENCE = 1.0  # seconds for connections to close when the process has to end
-
-
-@dataclass
-class Counters:
-    """What was refused before it reached the application: counted, because there is no trace of it."""
-
-    refused: int = 0
-    floods: int = 0
-    timeouts: int = 0
 
 
 class Edge(Config):

@@ -8,7 +8,7 @@ from time import monotonic_ns, time_ns
 from typing import Any
 from urllib.parse import quote
 
-from otelgw.config.settings import Tracing
+from otelgw.config.settings import LoggingPolicy, Tracing
 from otelgw.http.body import Receive
 from otelgw.http.headers import allow_listed
 from otelgw.http.stream import ON_LEAVE
@@ -23,13 +23,14 @@ from otelgw.tracing.propagation import (
     new_trace_id,
     ratio_sampled,
 )
-from otelgw.tracing.record import Attempt, Caller, Capture, Record, Target
+from otelgw.tracing.record import EVERYBODY, Attempt, Caller, Capture, Record, Target
 
 __all__ = ["Exchange", "call_id_of"]
 
 _NOBODY = Caller()
 _NO_TARGET = Target()
 _NO_CAPTURE = Capture()
+_NO_POLICY = LoggingPolicy()
 _MAX_CALL_ID = 128
 
 
@@ -58,6 +59,7 @@ class Exchange:
         "answer_headers",
         "answered",
         "attempts",
+        "audience",
         "body_read",
         "call_id",
         "caller",
@@ -75,13 +77,18 @@ class Exchange:
         "generation_span_id",
         "headers",
         "intent",
+        "labels",
+        "less",
         "metadata",
         "method",
+        "more",
         "no_log",
         "parent",
         "passing",
         "path",
+        "policy",
         "raw_headers",
+        "raw_request",
         "request",
         "response",
         "response_headers",
@@ -101,6 +108,7 @@ class Exchange:
         "trace_id",
         "upstream_start",
         "usage_injected",
+        "wants_raw",
     )
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
@@ -138,6 +146,13 @@ class Exchange:
         self.content = True
         self.intent = b""  # the spool's note of this request, which its record settles
         self.no_log = False  # the caller wants no record of this request
+        self.policy = _NO_POLICY
+        self.less = False  # the caller wants no content recorded
+        self.more = False  # the caller wants content recorded where the config does not, and may have it
+        self.audience = EVERYBODY
+        self.labels: dict[str, Any] = {}
+        self.wants_raw = False
+        self.raw_request = ""
         self.facts: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
         self.trace_id = ""
@@ -259,6 +274,7 @@ class Exchange:
             self.stream,
             target,
             self.caller,
+            self.audience,
         )
 
     def record(self, tracing: Tracing) -> Record:
@@ -314,6 +330,9 @@ class Exchange:
             metadata=self.metadata,
             stream_usage_injected=self.usage_injected,
             retry_count=self.retries,
+            audience=self.audience,
+            labels=self.labels,
+            raw_request=self.raw_request,
         )
 
 

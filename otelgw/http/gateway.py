@@ -22,7 +22,9 @@ from otelgw.http.answer import Send, refuse, untraced
 from otelgw.http.auth import Authenticator
 from otelgw.http.body import CallerGone, Receive
 from otelgw.http.capture import Budget
+from otelgw.http.controls import Controls, policy_of
 from otelgw.http.cors import Cors
+from otelgw.http.counters import Counters
 from otelgw.http.exchange import Exchange
 from otelgw.http.models import answer_models
 from otelgw.http.relay import Relay
@@ -72,12 +74,16 @@ class Gateway:
         self.auth = Authenticator(settings.auth, settings.server.host)
         self.cors = Cors(self.auth) if settings.auth.cors_allow_origins else None
         self.router = Router(settings.deployments)
+        self.controls = Controls(settings)
         budget = Budget(settings.limits.capture_memory)
-        self.relay = Relay(settings, self.router, transports, budget, self.commit, self.intend, self._durable())
+        self.relay = Relay(
+            settings, self.router, self.controls, transports, budget, self.commit, self.intend, self._durable()
+        )
         self.inflight: set[Exchange] = set()
         self.draining = False
         self.stopping = False
         self._idle = asyncio.Event()
+        self.counters = Counters()
         self.unspooled = 0  # records that could not be written: a full or read-only disk
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -151,6 +157,7 @@ class Gateway:
             raise
         # A preflight carries no key, so with keys in use nobody knows who sent it.
         exchange.begin_trace(tracing, "ignore" if preflight and not self.auth.open else tracing.trust)
+        refused = self.controls.begin(exchange, policy_of(master=self.auth.is_master(exchange.caller))) or refused
         if preflight and self.cors is not None:
             await self.cors.answer_preflight(exchange, send, self.commit)
         elif self.draining:

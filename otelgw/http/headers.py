@@ -14,6 +14,7 @@ from otelgw.tracing.propagation import TRACE_HEADERS
 
 __all__ = [
     "CREDENTIALS",
+    "LABEL_PREFIXES",
     "SECRET_PARAMETERS",
     "AnswerHead",
     "allow_listed",
@@ -44,6 +45,8 @@ _STOPPED_PREFIXES = (
     b"x-forwarded-", b"x-litellm-", b"litellm-", b"x-otelgw-", b"langfuse_", b"langfuse-", b"sec-", b"x-b3-",
     b"x-datadog-", b"access-control-",
 )  # fmt: skip
+LABEL_PREFIXES = (b"langfuse_", b"langfuse-")
+"""Beginnings of headers that carry what `metadata` in the body does."""
 _READ = frozenset(
     {b"connection", b"content-type", b"content-encoding", b"content-length", b"retry-after", b"x-request-id",
      b"request-id", b"apim-request-id"}

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from otelgw.errors import GatewayError, RequestRefused, error_body
+from otelgw.exposition import CONTENT_TYPE
 from otelgw.http.auth import is_loopback
 from otelgw.http.client import build_request
 from otelgw.http.gateway import Gateway
 from otelgw.http.routing import Upstream
-from otelgw.metrics import CONTENT_TYPE
 from otelgw.report import read_metrics, read_state
 
 __all__ = ["alive", "metrics", "overview", "readiness"]

@@ -364,7 +364,7 @@ class Http1:
 
     def refuse(self, status: int, message: str, stream: Http1Stream | None = None) -> None:
         """Answer with an error and close; in the place of ``stream``'s answer, where one is given."""
-        self.connection.edge.counters.refused += 1
+        self.connection.edge.counters.refused += status != 408  # the connection has counted what came too late
         with contextlib.suppress(ConnectionResetError):
             self.connection.write(refusal(status, message, self.connection.edge.date()[0]))
         if stream is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,16 +15,17 @@ from otelgw.http import multipart, routes, splice
 from otelgw.http.body import Pace, Receive, check_declared, read, receive_part, too_large
 from otelgw.http.capture import BodyCapture, Budget, is_text
 from otelgw.http.client import build_request
+from otelgw.http.controls import Controls
+from otelgw.http.curl import command
 from otelgw.http.exchange import Exchange
 from otelgw.http.headers import to_upstream, without_secrets
 from otelgw.http.routes import Route
 from otelgw.http.routing import Router, Upstream
 from otelgw.tracing.propagation import inject
 from otelgw.tracing.record import Attempt, Capture
+from otelgw_exporters import semconv
 
 __all__ = ["Outbound", "prepare"]
-
-log = logging.getLogger(__name__)
 
 _PEEK = 8 * 1024 * 1024  # bytes of an upload to a files route that are searched for a `model` field
 _USAGE_ROUTES = frozenset({"chat/completions", "completions"})
@@ -39,10 +39,8 @@ _REDIRECTING_HEADERS: dict[bytes, str] = {
     for spelling in {field, field.replace("_", "-")}
     if (prefix or field not in _ORDINARY_HEADERS) and prefix + spelling != "x-litellm-api-key"
 }
-# Body fields and headers by which a caller has less recorded of a request.
-_POLICY_FIELDS = frozenset({"no-log", "turn_off_message_logging"})
-_REDACTION_HEADERS = frozenset({b"x-litellm-enable-message-redaction", b"litellm-enable-message-redaction"})
-_SPECIAL_HEADERS = frozenset(_REDIRECTING_HEADERS) | _REDACTION_HEADERS
+_SPECIAL_HEADERS = frozenset(_REDIRECTING_HEADERS)
+_IDENTIFIER = 1024  # characters of an id chosen by the caller
 _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 
@@ -97,6 +95,16 @@ class Outbound:
             request.extensions["otelgw.mock_response"] = deployment.mock_response
         return request
 
+    def command(self, upstream: Upstream, request: httpx.Request, attempt: Attempt, limit: int) -> str:
+        """Return ``request`` as a curl command, keys replaced; at most ``limit`` bytes of its body."""
+        body = b"".join(request.stream) if isinstance(request.stream, httpx.ByteStream) else b""
+        if self.fields is not None:
+            body = splice.recordable(body, splice.read_fields(body))
+        elif body:
+            body = _recordable_text(body, request.headers.get("content-type", ""))
+        secrets = upstream.secrets
+        return command(request.method, attempt.url or str(request.url), request.headers.raw, body, secrets, limit)
+
     def query_for(self, deployment: Deployment) -> bytes:
         """Return the caller's query, with the upstream's name of the model where the caller named it there."""
         if not self.model_in_query:
@@ -137,7 +145,12 @@ async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 
 async def prepare(
-    exchange: Exchange, match: routes.Match, receive: Receive, settings: Settings, router: Router
+    exchange: Exchange,
+    match: routes.Match,
+    receive: Receive,
+    settings: Settings,
+    router: Router,
+    controls: Controls,
 ) -> Outbound:
     """Read the caller's request, find its upstreams, and note what the record needs of it.
 
@@ -146,8 +159,6 @@ async def prepare(
         CallerGone: the caller closed the connection.
     """
     special = not _SPECIAL_HEADERS.isdisjoint(exchange.headers)
-    if special and _asks_for_redaction(exchange):
-        exchange.content = False
     content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
     if _essence(content_type) == _MULTIPART:
         outbound = await _prepare_form(exchange, match, receive, settings, router, content_type)
@@ -156,7 +167,7 @@ async def prepare(
         limit = limits.file_body if match.route.large else limits.body
         body = await read(receive, exchange.headers, limit, limits)
         exchange.body_read = True
-        outbound = _prepare_body(exchange, match, settings, router, body, content_type)
+        outbound = _prepare_body(exchange, match, settings, router, controls, body, content_type)
     redirecting: dict[str, tuple[str, Any]] = {}
     if special:
         redirecting = _redirecting_headers(exchange)
@@ -167,16 +178,18 @@ async def prepare(
     return outbound
 
 
-def _asks_for_redaction(exchange: Exchange) -> bool:
-    return any(exchange.headers.get(name, b"").strip().lower() == b"true" for name in _REDACTION_HEADERS)
-
-
 def _essence(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
 def _prepare_body(
-    exchange: Exchange, match: routes.Match, settings: Settings, router: Router, body: bytes, content_type: str
+    exchange: Exchange,
+    match: routes.Match,
+    settings: Settings,
+    router: Router,
+    controls: Controls,
+    body: bytes,
+    content_type: str,
 ) -> Outbound:
     fields: splice.Fields | None = None
     limits = settings.limits
@@ -184,14 +197,17 @@ def _prepare_body(
     if is_model or _looks_like_json(body, content_type):
         try:
             fields = splice.read_fields(body)
-            if not _POLICY_FIELDS.isdisjoint(fields):
-                _apply_policy(exchange, fields, settings)
+            controls.read_fields(exchange, fields)
         except RequestRefused:
+            controls.unread(exchange, body)
             exchange.request = _capture(splice.unparsed(body), content_type or "application/json", limits)
             raise
         exchange.request = _capture(splice.recordable(body, fields), content_type or "application/json", limits)
         if len(body) > limits.capture:
-            exchange.metadata = _metadata(fields)  # it may stand where the capture is cut
+            # They may stand where the capture is cut.
+            exchange.metadata = _metadata(fields, exchange.metadata)
+            if isinstance(user := splice.value_of(fields, "user"), str) and user:
+                exchange.labels.setdefault(semconv.USER_ID, user[:_IDENTIFIER])
         exchange.stream = splice.value_of(fields, "stream") is True
     elif body:
         exchange.request = _capture(_recordable_text(body, content_type), content_type, limits)
@@ -225,15 +241,6 @@ def _no_model() -> RequestRefused:
     return RequestRefused("invalid_request", "`model` is missing: name one of GET /v1/models.", param="model")
 
 
-def _apply_policy(exchange: Exchange, fields: splice.Fields, settings: Settings) -> None:
-    """Record less where the caller asks for it; nothing that a caller sends makes it more."""
-    if splice.value_of(fields, "no-log") is True and settings.tracing.allow_no_log:
-        exchange.no_log = True
-        log.info("no-log request, skipping logging", extra={"call_id": exchange.call_id})
-    if splice.value_of(fields, "turn_off_message_logging") is True:
-        exchange.content = False
-
-
 def _looks_like_json(body: bytes, content_type: str) -> bool:
     """JSON is taken under any content type but multipart: curl without a header sends a form's."""
     return body[:64].lstrip()[:1] == b"{" or (bool(body) and "json" in content_type.lower())
@@ -264,13 +271,19 @@ def _recordable_text(body: bytes, content_type: str) -> bytes:
     return splice.unparsed(body) if is_text(content_type) else body
 
 
-def _metadata(fields: splice.Fields) -> dict[str, Any]:
-    """Return a body's ``metadata``, with its ``tags``."""
-    metadata = splice.value_of(fields, "metadata")
-    found: dict[str, Any] = splice.scrubbed(metadata) if isinstance(metadata, dict) else {}
-    if "tags" in fields:
-        found["tags"] = splice.value_of(fields, "tags")
-    return found
+def _metadata(fields: splice.Fields, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a body's ``metadata``, with its ``tags``; what was ``given`` by header wins, tags are joined."""
+    found: dict[str, Any] = {}
+    for name in ("litellm_metadata", "metadata"):
+        metadata = splice.value_of(fields, name)
+        if isinstance(metadata, dict):
+            found |= splice.scrubbed(metadata)
+    tags = [*_tags(found.get("tags")), *_tags(splice.value_of(fields, "tags")), *_tags(given.get("tags"))]
+    return {**found, **given, **({"tags": tags} if tags else {})}
+
+
+def _tags(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _redirecting_headers(exchange: Exchange) -> dict[str, tuple[str, Any]]:

@@ -12,18 +12,24 @@ from otelgw.config.settings import Deployment
 from otelgw.http.headers import CREDENTIALS
 from otelgw.tracing.record import Capture
 
-__all__ = ["mask", "mask_capture", "secrets_of", "values_of"]
+__all__ = ["is_secret_header", "mask", "mask_capture", "secrets_of", "values_of"]
 
 # Parts of the names of headers that carry secrets; a configured header may be called anything.
 _SECRET_WORDS = (b"auth", b"key", b"token", b"secret", b"cookie", b"credential", b"passw", b"signature")
 _SHORTEST = 8  # bytes; anything shorter would be found in ordinary text
 
 
+def is_secret_header(name: bytes) -> bool:
+    """Say whether a header called ``name`` carries a credential."""
+    lowered = name.lower()
+    return lowered in CREDENTIALS or any(word in lowered for word in _SECRET_WORDS)
+
+
 def values_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
     """Return the secrets in ``headers``: of ``Bearer <key>`` the key, and its JSON spelling where that differs."""
     found: dict[bytes, None] = {}
     for name, value in headers:
-        if name in CREDENTIALS or any(word in name for word in _SECRET_WORDS):
+        if is_secret_header(name):
             secret = value.rpartition(b" ")[2]
             if len(secret) >= _SHORTEST:
                 found[secret] = None

@@ -20,6 +20,7 @@ from otelgw.http import routes
 from otelgw.http.answer import Send, gateway_headers
 from otelgw.http.body import Receive
 from otelgw.http.capture import BodyCapture, Budget, is_text
+from otelgw.http.controls import Controls
 from otelgw.http.exchange import Exchange
 from otelgw.http.headers import AnswerHead, allow_listed, from_upstream
 from otelgw.http.outbound import Outbound, prepare
@@ -78,6 +79,7 @@ class Relay:
         self,
         settings: Settings,
         router: Router,
+        controls: Controls,
         transports: Mapping[str, httpx.AsyncBaseTransport],
         budget: Budget,
         commit: Callable[[Exchange], None],
@@ -87,9 +89,8 @@ class Relay:
         self._settings = settings
         self._limits = settings.limits
         self._tracing = settings.tracing
-        wanted = not settings.destinations or any(destination.content for destination in settings.destinations)
-        self._content = settings.tracing.content and wanted
         self._router = router
+        self._controls = controls
         self._transports = transports
         self._budget = budget
         self._commit = commit
@@ -107,8 +108,7 @@ class Relay:
             GatewayError: the caller gets this error, or a cut answer where one has begun.
         """
         exchange.target = _asked(match.route)
-        exchange.content = self._content
-        outbound = await prepare(exchange, match, receive, self._settings, self._router)
+        outbound = await prepare(exchange, match, receive, self._settings, self._router, self._controls)
         if outbound.body_complete:
             exchange.watch(receive)
         exchange.upstream_start = exchange.now()
@@ -137,6 +137,8 @@ class Relay:
             attempt = self._begin(exchange, outbound, upstream, reason)
             try:
                 request = outbound.request(upstream, attempt, exchange, inject_usage=injected)
+                if exchange.wants_raw and exchange.content:
+                    exchange.raw_request = outbound.command(upstream, request, attempt, self._limits.capture)
                 if fresh:
                     request.extensions["otelgw.fresh"] = True
                 response, head = await self._send(upstream, request, attempt, exchange)
@@ -173,7 +175,7 @@ class Relay:
         deployment = upstream.deployment
         exchange.target = upstream.target(outbound.route)
         exchange.answer_headers = upstream.answer_headers
-        if not deployment.content:
+        if not deployment.content and not exchange.more:
             exchange.content = False
         endpoint = upstream.endpoint(outbound.path, outbound.query_for(deployment))
         attempt = Attempt(
@@ -364,7 +366,10 @@ class Relay:
     def _withhold(self, exchange: Exchange) -> None:
         """Replace both bodies by what can be read of them without content."""
         request, response = exchange.request, exchange.response
-        if exchange.target.dialect:
+        exchange.raw_request = ""
+        for attempt in exchange.attempts:
+            attempt.url = attempt.url.partition("?")[0]  # its query is the caller's text, too
+        if request.size or response.size:
             exchange.facts = facts_without_content(exchange.target, request, response, exchange.status, exchange.stream)
         exchange.request, exchange.response = (
             Capture(content_type=body.content_type, encoding=body.encoding, size=body.size, withheld=True)

@@ -38,6 +38,7 @@ async def serve_hypercorn(
     hypercorn_run.TCPServer = Connection  # type: ignore[attr-defined,assignment]
     loop = asyncio.get_running_loop()
     edge = Edge(settings)
+    edge.counters = gateway.counters
     edge.bind = [f"fd://{descriptor}"]
     edge.backlog = _BACKLOG
     edge.certfile = settings.server.certfile
@@ -90,7 +91,7 @@ async def serve_uvicorn(
 
     config = uvicorn.Config(
         gateway,
-        http=protocol(settings),
+        http=protocol(settings, gateway.counters),
         ws="none",
         lifespan="on",
         log_config=None,

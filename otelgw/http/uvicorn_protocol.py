@@ -12,6 +12,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from otelgw.config.settings import Settings
+from otelgw.http.counters import Counters
 from otelgw.http.framing import MAX_HEADERS, HeadRefused, check
 from otelgw.http.http1 import refusal
 from otelgw.http.stream import ON_LEAVE
@@ -117,9 +118,10 @@ class _Answering:
 
 
 class EdgeProtocol(HttpToolsProtocol):
-    """One connection. Subclasses carry the ``settings``."""
+    """One connection. Subclasses carry the ``settings`` and the worker's ``counters``."""
 
     settings: Settings
+    counters: Counters
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -172,6 +174,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._deaf:
             self.transport.abort()
         elif self._head_begun:
+            self.counters.timeouts += 1
             self._refused = (408, "The request's headers came too slowly.")
             self.send_400_response()
         else:
@@ -185,6 +188,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def _check_progress(self) -> None:
         unsent = self.transport.get_write_buffer_size()
         if unsent >= self._unsent:
+            self.counters.timeouts += 1
             self.transport.abort()
             return
         self._unsent = unsent
@@ -319,6 +323,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def send_400_response(self, _msg: str = "") -> None:
         """Refuse what was read, with the status and message that were found."""
         status, message = self._refused or (400, "The request is not valid HTTP/1.1.")
+        self.counters.refused += status != 408 and not self._ended
         if not self.transport.is_closing():
             date = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
             self.transport.write(refusal(status, message, date))
@@ -364,6 +369,6 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def protocol(settings: Settings) -> type[EdgeProtocol]:
+def protocol(settings: Settings, counters: Counters | None = None) -> type[EdgeProtocol]:
     """Return the protocol class for ``settings``."""
-    return type("Protocol", (EdgeProtocol,), {"settings": settings})
+    return type("Protocol", (EdgeProtocol,), {"settings": settings, "counters": counters or Counters()})

@@ -29,7 +29,7 @@ _UNREADABLE = Body()
 
 def readable(capture: Capture) -> Body:
     """Return the captured body as text; empty where it is withheld or its coding is not gzip or deflate."""
-    coding = capture.encoding.strip().lower()
+    coding = capture.encoding and capture.encoding.strip().lower()
     if not coding or coding == "identity":
         return Body(capture.head, capture.tail)
     for window in _WINDOWS.get(coding, ()):

@@ -6,8 +6,7 @@ record holds the result in place of the bodies; what comes out here is then the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,7 +15,7 @@ from otelgw.dialects import sse
 from otelgw.dialects.credentials import redacted_text
 from otelgw.dialects.facts import NOTHING, Facts, Usage
 from otelgw.dialects.fields import cut
-from otelgw.dialects.labels import from_metadata, is_label
+from otelgw.dialects.labels import from_metadata, is_label, joined
 from otelgw.dialects.registry import dialect
 from otelgw.errors import ANSWERS
 from otelgw.tracing.bodies import Body, readable
@@ -42,7 +41,7 @@ _USAGE = (
     ("audio_input", semconv.GEN_AI_USAGE_AUDIO_INPUT_TOKENS),
     ("audio_output", semconv.GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS),
 )
-_USAGE_FIELDS = frozenset(field.name for field in fields(Usage))
+_USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
 
 class Generation(NamedTuple):
@@ -81,7 +80,9 @@ def read(record: Record) -> Generation:
         else:
             attributes[key] = value
     if record.metadata:
-        labels |= from_metadata(record.metadata)
+        labels = joined(labels, from_metadata(record.metadata))
+    if record.labels:
+        labels = joined(labels, record.labels)
     attributes |= bodies.response
     if record.target.operation != _FETCH:
         attributes |= _usage_attributes(record, bodies.usage, bodies.response)
@@ -107,7 +108,7 @@ def _read_bodies(record: Record, *, as_sent: bool = False) -> _Bodies:
         response = reader.read_response(answered.head, content_type, stream=stream, tail=answered.tail)
     content = {**request.content, **response.content}
     if as_sent:
-        content.update(_whole_bodies(record.status, asked, answered, response))
+        _add_whole_bodies(content, record.status, asked, answered, response)
     return _Bodies(
         request.attributes,
         response.attributes,
@@ -118,22 +119,22 @@ def _read_bodies(record: Record, *, as_sent: bool = False) -> _Bodies:
     )
 
 
-def _whole_bodies(status: int, asked: Body, answered: Body, response: Facts) -> Iterator[tuple[str, str]]:
-    """Yield the JSON of the two bodies, as far as it is there whole.
+def _add_whole_bodies(content: dict[str, Any], status: int, asked: Body, answered: Body, response: Facts) -> None:
+    """Add the JSON of the two bodies, as far as it is there whole.
 
     The text of an upstream's refusal is left to ``_error_message``: it likes to repeat a key.
     """
     if _is_json(asked):
-        yield semconv.OTELGW_REQUEST_BODY, asked.head.decode("utf-8", "replace")
+        content[semconv.OTELGW_REQUEST_BODY] = asked.head.decode("utf-8", "replace")
     if status >= _CLIENT_ERROR or answered.tail:
         return
     if response.answer is not None:
         try:
-            yield semconv.OTELGW_RESPONSE_BODY, msgspec.json.encode(response.answer).decode()
+            content[semconv.OTELGW_RESPONSE_BODY] = msgspec.json.encode(response.answer).decode()
         except (ValueError, RecursionError):  # a lone surrogate, endless nesting
             return
     elif _is_json(answered):
-        yield semconv.OTELGW_RESPONSE_BODY, answered.head.decode("utf-8", "replace")
+        content[semconv.OTELGW_RESPONSE_BODY] = answered.head.decode("utf-8", "replace")
 
 
 def _is_json(body: Body) -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 
 from opentelemetry.attributes import BoundedAttributes
 
+from otelgw_exporters.layers import Layers
+
 __all__ = ["AttributeLimits"]
 
 _SDK_COUNT = 128
@@ -31,19 +33,24 @@ class AttributeLimits:
         """Return the limits for ``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`` and ``…_VALUE_LENGTH_LIMIT``, None where unset."""
         return cls(_SDK_COUNT if count is None else count, length)
 
-    def applied(self, core: dict[str, Any], extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    def applied(self, core: Layers, extra: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return ``core`` and as much of ``extra`` as there is room for; what is dropped is counted on the result."""
+        if not extra and self.length is None:
+            return core
+        own = dict(core.own)
         room = max(0, self.count - len(core))
         dropped = 0
         for key, value in extra.items():
             if key in core:
                 continue
             if room:
-                core[key] = value
+                own[key] = value
                 room -= 1
             else:
                 dropped += 1
-        kept = core if self.length is None else {key: _cut(value, self.length, _DEPTH) for key, value in core.items()}
+        kept: dict[str, Any] = Layers(core.shared, own)
+        if self.length is not None:
+            kept = {key: _cut(value, self.length, _DEPTH) for key, value in kept.items()}
         if not dropped:
             return kept
         counted = BoundedAttributes(attributes=kept)

@@ -7,12 +7,15 @@ one wall-clock reading) plus monotonic differences in nanoseconds, so a clock ju
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 __all__ = [
+    "EVERYBODY",
     "Attempt",
+    "Audience",
     "Caller",
     "Capture",
     "Price",
@@ -106,6 +109,28 @@ class Caller(msgspec.Struct, array_like=True, frozen=True):
     team_alias: str = ""
 
 
+class Audience(msgspec.Struct, array_like=True, frozen=True):
+    """Which destinations a request is for, by the names that they answer to, in lower case.
+
+    ``only`` these (None is all), ``without`` those. ``nobody`` gets it but who must: a destination with
+    ``required: true`` gets every record, without content where it is not among those that it is for.
+    """
+
+    only: tuple[str, ...] | None = None
+    without: tuple[str, ...] = ()
+    nobody: bool = False
+
+    def includes(self, names: Iterable[str]) -> bool:
+        """Say whether a destination that answers to ``names`` is among them."""
+        if self.nobody:
+            return False
+        answers = set(names)
+        return (self.only is None or not answers.isdisjoint(self.only)) and answers.isdisjoint(self.without)
+
+
+EVERYBODY = Audience()
+
+
 class Record(msgspec.Struct, array_like=True, kw_only=True):
     """One request, from the first byte read to the last byte sent."""
 
@@ -158,6 +183,9 @@ class Record(msgspec.Struct, array_like=True, kw_only=True):
     metadata: dict[str, Any] = {}
     stream_usage_injected: bool = False
     retry_count: int = 0
+    audience: Audience = EVERYBODY
+    labels: dict[str, Any] = {}  # attributes of every span, from headers that the config names
+    raw_request: str = ""  # the last call of an upstream as a command, where the caller asked for it
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -13,7 +13,8 @@ are the record's, so building the same record twice gives the same spans.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
@@ -25,9 +26,10 @@ from otelgw.dialects.credentials import redacted_url
 from otelgw.tracing import generation
 from otelgw.tracing.generation import Generation
 from otelgw.tracing.limits import AttributeLimits
-from otelgw.tracing.record import Attempt, Capture, Record
+from otelgw.tracing.record import Attempt, Caller, Capture, Record, Target
 from otelgw_collector.trace_state import carried
 from otelgw_exporters import semconv
+from otelgw_exporters.layers import Layers
 
 __all__ = ["build"]
 
@@ -37,7 +39,9 @@ _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _ABORTS = frozenset({"client_disconnect", "shutdown", "worker_killed"})
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 _LIMITS = AttributeLimits()
+_SHARED = 4096  # sets of attributes of each kind that are kept for the next spans like these
 _UNSET = Status(StatusCode.UNSET)
+_LABELS = (semconv.OTELGW_LABELS_DROPPED, semconv.OTELGW_TAGS, semconv.SESSION_ID)
 
 
 def build(
@@ -65,10 +69,13 @@ class _Builder:
         self.state = carried(record.trace_state)
         self.end = record.end or _last_moment(record)
         self.read: Generation = generation.read(record)
+        self.who = _who(record.target.alias, record.caller)
         self.labels = _labels(record, self.read.labels)
-        self.metadata = {
-            key: value for key, value in self.read.labels.items() if key.startswith(semconv.OTELGW_METADATA)
-        }
+        self.metadata = (
+            {key: value for key, value in self.read.labels.items() if key.startswith(semconv.OTELGW_METADATA)}
+            if self.read.labels
+            else {}
+        )
 
     def spans(self) -> list[ReadableSpan]:
         record = self.record
@@ -90,11 +97,10 @@ class _Builder:
         context: SpanContext,
         parent: SpanContext | None,
         kind: SpanKind,
-        core: dict[str, Any],
-        extra: Mapping[str, Any],
+        attributes: Mapping[str, Any],
         status: Status,
         times: tuple[int, int],
-        links: Iterable[Link] = (),
+        links: Sequence[Link] = (),
     ) -> ReadableSpan:
         start = self.record.start
         return ReadableSpan(
@@ -102,8 +108,8 @@ class _Builder:
             context=context,
             parent=parent,
             resource=self.resource,
-            attributes=self.limits.applied(core, extra),
-            links=tuple(links),
+            attributes=attributes,
+            links=links,
             kind=kind,
             status=status,
             start_time=start + times[0],
@@ -111,34 +117,37 @@ class _Builder:
             instrumentation_scope=self.scope,
         )
 
+    def attributes(self, shared: Mapping[str, Any], own: dict[str, Any], extra: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a span's attributes: what it shares with spans like it, its own, the request's, and extras."""
+        return self.limits.applied(Layers.of((shared, self.who), own | self.labels), extra)
+
     def server_span(self, context: SpanContext) -> ReadableSpan:
         record = self.record
         method = record.method if record.method in _METHODS else "HTTP"
-        core = _server_attributes(record)
+        own = _server_attributes(record)
         if not record.generation_span_id:
             # What stands on the generation's span otherwise. Without attempts this says that there is no such span.
-            core[semconv.OTELGW_ATTEMPTS] = len(record.attempts)
-            core |= {key: self.read.content[key] for key in semconv.BODIES & self.read.content.keys()}
-        core |= self.labels
+            own[semconv.OTELGW_ATTEMPTS] = len(record.attempts)
+            own |= {key: value for key, value in self.read.content.items() if key in semconv.BODIES}
+            own |= _raw_request(record)
         error = record.error_type or (str(record.status) if record.status >= _SERVER_ERROR else "")
         if error:
-            core[semconv.ERROR_TYPE] = error
+            own[semconv.ERROR_TYPE] = error
         failed = error and (record.status < _CLIENT_ERROR or record.status >= _SERVER_ERROR or error in _ABORTS)
         message = self.read.error_message if not record.generation_span_id or record.error_message else ""
         if message and not failed:
-            core[semconv.OTELGW_ERROR_MESSAGE] = message
+            own[semconv.OTELGW_ERROR_MESSAGE] = message
         parent = self.context(record.parent_span_id, remote=True) if record.parent_span_id else None
-        extra = _headers(semconv.HTTP_REQUEST_HEADER, record.request_headers)
-        extra |= _headers(semconv.HTTP_RESPONSE_HEADER, record.response_headers)
+        extra = _headers(record.request_headers, record.response_headers)
         extra |= self.metadata
-        extra |= {key: value for key, value in record.baggage.items() if not key.startswith("gen_ai.")}
+        if record.baggage:
+            extra |= {key: value for key, value in record.baggage.items() if not key.startswith("gen_ai.")}
         return self.span(
             f"{method} {record.route}" if record.route else method,
             context,
             parent,
             SpanKind.SERVER,
-            core,
-            extra,
+            self.attributes(_endpoint(record), own, extra),
             _failed(message) if failed else _UNSET,
             (0, self.end),
             _links(record),
@@ -146,63 +155,59 @@ class _Builder:
 
     def generation_span(self, context: SpanContext, parent: SpanContext) -> ReadableSpan:
         record, read = self.record, self.read
-        core = _generation_attributes(record, read)
-        core |= self.labels
+        shared = _called(record.target, record.stream)
+        own = read.attributes | _generation_attributes(record)
         if read.error_type:
-            core[semconv.ERROR_TYPE] = read.error_type
-        core |= read.content
-        model = core.get(semconv.GEN_AI_REQUEST_MODEL)
+            own[semconv.ERROR_TYPE] = read.error_type
+        own |= read.content
+        own |= _raw_request(record)
+        attributes = self.attributes(shared, own, self.metadata | record.baggage)
+        model = attributes.get(semconv.GEN_AI_REQUEST_MODEL)
         operation = record.target.operation
         return self.span(
             f"{operation} {model}" if model else operation,
             context,
             parent,
             SpanKind.CLIENT,
-            core,
-            self.metadata | record.baggage,
+            attributes,
             _failed(read.error_message) if read.error_type else _UNSET,
             (record.upstream_start, record.generation_end or self.end),
         )
 
     def attempt_span(self, attempt: Attempt, parent: SpanContext) -> ReadableSpan:
-        core = _attempt_attributes(attempt)
-        core |= self.labels
+        own: dict[str, Any] = {}
+        if attempt.request_id:
+            own[semconv.OTELGW_ATTEMPT_REQUEST_ID] = attempt.request_id
+        if attempt.first_byte:
+            own[semconv.OTELGW_ATTEMPT_TIME_TO_FIRST_BYTE] = (attempt.first_byte - attempt.start) / _SECOND
         error = attempt.error_type or (str(attempt.status) if attempt.status >= _CLIENT_ERROR else "")
         if error:
-            core[semconv.ERROR_TYPE] = error
-        extra = _headers(semconv.HTTP_REQUEST_HEADER, attempt.request_headers)
-        extra |= _headers(semconv.HTTP_RESPONSE_HEADER, attempt.response_headers)
+            own[semconv.ERROR_TYPE] = error
+        extra = _headers(attempt.request_headers, attempt.response_headers)
         extra |= self.metadata
         return self.span(
             attempt.method if attempt.method in _METHODS else "HTTP",
             self.context(attempt.span_id),
             parent,
             SpanKind.CLIENT,
-            core,
-            extra,
+            self.attributes(_tried(attempt), own, extra),
             _failed("") if error else _UNSET,
             (attempt.start, attempt.end or self.record.generation_end or self.end),
         )
 
 
+def _raw_request(record: Record) -> dict[str, str]:
+    return {semconv.OTELGW_RAW_REQUEST: record.raw_request} if record.raw_request else {}
+
+
 def _server_attributes(record: Record) -> dict[str, Any]:
-    method = record.method
-    found: dict[str, Any] = {semconv.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER"}
-    if method not in _METHODS:
-        found[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = method
+    """Return what is the request's own; ``_endpoint`` has the rest."""
+    found: dict[str, Any] = {}
     _put(
         found,
         (
-            (semconv.HTTP_ROUTE, record.route),
-            (semconv.URL_PATH, record.path),
-            (semconv.URL_SCHEME, record.scheme),
-            (semconv.SERVER_ADDRESS, record.server_address),
-            (semconv.SERVER_PORT, record.server_port),
             (semconv.CLIENT_ADDRESS, record.client_address),
-            (semconv.NETWORK_PROTOCOL_VERSION, record.http_version),
-            (semconv.USER_AGENT_ORIGINAL, record.user_agent),
             (semconv.HTTP_REQUEST_BODY_SIZE, record.request.size),
-            (semconv.HTTP_RESPONSE_STATUS_CODE, record.status),
             (semconv.HTTP_RESPONSE_BODY_SIZE, record.sent_bytes),
         ),
     )
@@ -212,8 +217,54 @@ def _server_attributes(record: Record) -> dict[str, Any]:
     return found
 
 
-def _generation_attributes(record: Record, read: Generation) -> dict[str, Any]:
-    target = record.target
+def _endpoint(record: Record) -> Mapping[str, Any]:
+    return _endpoint_attributes(
+        record.method,
+        record.route,
+        record.path,
+        record.scheme,
+        record.server_address,
+        record.server_port,
+        record.http_version,
+        record.user_agent,
+        record.status,
+    )
+
+
+@lru_cache(maxsize=_SHARED)
+def _endpoint_attributes(
+    method: str,
+    route: str,
+    path: str,
+    scheme: str,
+    server_address: str,
+    server_port: int,
+    http_version: str,
+    user_agent: str,
+    status: int,
+) -> Mapping[str, Any]:
+    found: dict[str, Any] = {semconv.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER"}
+    if method not in _METHODS:
+        found[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = method
+    _put(
+        found,
+        (
+            (semconv.HTTP_ROUTE, route),
+            (semconv.URL_PATH, path),
+            (semconv.URL_SCHEME, scheme),
+            (semconv.SERVER_ADDRESS, server_address),
+            (semconv.SERVER_PORT, server_port),
+            (semconv.NETWORK_PROTOCOL_VERSION, http_version),
+            (semconv.USER_AGENT_ORIGINAL, user_agent),
+            (semconv.HTTP_RESPONSE_STATUS_CODE, status),
+        ),
+    )
+    return found
+
+
+@lru_cache(maxsize=_SHARED)
+def _called(target: Target, stream: bool) -> Mapping[str, Any]:
+    """Return what stands on the generation's span whatever was asked."""
     found: dict[str, Any] = {semconv.GEN_AI_OPERATION_NAME: target.operation}
     _put(
         found,
@@ -222,16 +273,18 @@ def _generation_attributes(record: Record, read: Generation) -> dict[str, Any]:
             (semconv.OTELGW_MODEL_ID, target.deployment_id),
             (semconv.SERVER_ADDRESS, target.server_address),
             (semconv.SERVER_PORT, target.server_port),
+            (semconv.GEN_AI_REQUEST_MODEL, target.model),
+            (semconv.GEN_AI_REQUEST_STREAM, stream),
         ),
     )
-    found |= read.attributes
-    if target.model:
-        found[semconv.GEN_AI_REQUEST_MODEL] = target.model
-    if record.stream:
-        found[semconv.GEN_AI_REQUEST_STREAM] = True
-        if record.first_byte and record.status < _CLIENT_ERROR:
-            waited = (record.first_byte - record.upstream_start) / _SECOND
-            found[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = max(0.0, waited)
+    return found
+
+
+def _generation_attributes(record: Record) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if record.stream and record.first_byte and record.status < _CLIENT_ERROR:
+        waited = (record.first_byte - record.upstream_start) / _SECOND
+        found[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = max(0.0, waited)
     found[semconv.OTELGW_ATTEMPTS] = len(record.attempts)
     overhead = _overhead(record)
     if overhead is not None:
@@ -259,46 +312,82 @@ def _capture_marks(capture: Capture, truncated: str, sha256: str, media_type: st
     return ((truncated, held), (sha256, capture.sha256), (media_type, essence))
 
 
-def _attempt_attributes(attempt: Attempt) -> dict[str, Any]:
-    method = attempt.method
+def _tried(attempt: Attempt) -> Mapping[str, Any]:
+    return _attempt_attributes(
+        attempt.method,
+        attempt.server_address,
+        attempt.server_port,
+        attempt.url,
+        attempt.number,
+        attempt.status,
+        attempt.provider,
+        attempt.model,
+        attempt.retry_reason,
+    )
+
+
+@lru_cache(maxsize=_SHARED)
+def _attempt_attributes(
+    method: str,
+    server_address: str,
+    server_port: int,
+    url: str,
+    number: int,
+    status: int,
+    provider: str,
+    model: str,
+    retry_reason: str,
+) -> Mapping[str, Any]:
     found: dict[str, Any] = {semconv.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER"}
     _put(
         found,
         (
-            (semconv.SERVER_ADDRESS, attempt.server_address),
-            (semconv.SERVER_PORT, attempt.server_port),
-            (semconv.URL_FULL, redacted_url(attempt.url)),
-            (semconv.HTTP_REQUEST_RESEND_COUNT, attempt.number - 1),
-            (semconv.HTTP_RESPONSE_STATUS_CODE, attempt.status),
-            (semconv.OTELGW_ATTEMPT_NUMBER, attempt.number),
-            (semconv.OTELGW_ATTEMPT_PROVIDER, attempt.provider),
-            (semconv.OTELGW_ATTEMPT_MODEL, attempt.model),
-            (semconv.OTELGW_ATTEMPT_RETRY_REASON, attempt.retry_reason),
-            (semconv.OTELGW_ATTEMPT_REQUEST_ID, attempt.request_id),
+            (semconv.SERVER_ADDRESS, server_address),
+            (semconv.SERVER_PORT, server_port),
+            (semconv.URL_FULL, redacted_url(url)),
+            (semconv.HTTP_REQUEST_RESEND_COUNT, number - 1),
+            (semconv.HTTP_RESPONSE_STATUS_CODE, status),
+            (semconv.OTELGW_ATTEMPT_NUMBER, number),
+            (semconv.OTELGW_ATTEMPT_PROVIDER, provider),
+            (semconv.OTELGW_ATTEMPT_MODEL, model),
+            (semconv.OTELGW_ATTEMPT_RETRY_REASON, retry_reason),
         ),
     )
-    if attempt.first_byte:
-        found[semconv.OTELGW_ATTEMPT_TIME_TO_FIRST_BYTE] = (attempt.first_byte - attempt.start) / _SECOND
     return found
 
 
-def _labels(record: Record, labels: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what stands on every span of the request, apart from the caller's metadata."""
-    found: dict[str, Any] = {semconv.OTELGW_CALL_ID: record.call_id}
-    caller = record.caller
+@lru_cache(maxsize=_SHARED)
+def _who(alias: str, caller: Caller) -> Mapping[str, Any]:
+    """Return what stands on every span of a caller's requests to a model."""
+    found: dict[str, Any] = {}
     _put(
         found,
         (
-            (semconv.OTELGW_MODEL_ALIAS, record.target.alias),
+            (semconv.OTELGW_MODEL_ALIAS, alias),
             (semconv.OTELGW_KEY_HASH, caller.key_hash),
             (semconv.OTELGW_KEY_ALIAS, caller.key_alias),
             (semconv.OTELGW_TEAM_ID, caller.team_id),
             (semconv.OTELGW_TEAM_ALIAS, caller.team_alias),
-            (semconv.OTELGW_TAGS, labels.get(semconv.OTELGW_TAGS)),
-            (semconv.SESSION_ID, labels.get(semconv.SESSION_ID)),
-            (semconv.USER_ID, labels.get(semconv.USER_ID) or caller.user_id),
         ),
     )
+    return found
+
+
+def _labels(record: Record, labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stands on every span of this request, apart from the caller's metadata."""
+    found: dict[str, Any] = {semconv.OTELGW_CALL_ID: record.call_id, **record.labels}
+    user = record.caller.user_id
+    if labels:
+        _put(
+            found,
+            (
+                (key, labels.get(key))
+                for key in (semconv.OTELGW_LABELS_DROPPED, semconv.OTELGW_TAGS, semconv.SESSION_ID)
+            ),
+        )
+        user = labels.get(semconv.USER_ID) or user
+    if user:
+        found[semconv.USER_ID] = user
     return found
 
 
@@ -307,10 +396,11 @@ def _put(attributes: dict[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
     attributes |= {key: value for key, value in pairs if value}
 
 
-def _headers(prefix: str, headers: list[tuple[str, str]]) -> dict[str, Any]:
+def _headers(request: list[tuple[str, str]], response: list[tuple[str, str]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, value in headers:
-        found.setdefault(prefix + name.lower(), []).append(value)
+    for prefix, headers in ((semconv.HTTP_REQUEST_HEADER, request), (semconv.HTTP_RESPONSE_HEADER, response)):
+        for name, value in headers:
+            found.setdefault(prefix + name.lower(), []).append(value)
     return found
 
 

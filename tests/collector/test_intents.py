@@ -11,9 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otelgw_collector.aside import Aside
+from otelgw_collector.decoder import Decoder
+from otelgw_collector.flow import Flow
+from otelgw_collector.head import Head
 from otelgw_collector.intents import Intents
-from otelgw_collector.segments import INTENT, SegmentWriter
-from tests.collector.destinations import Scripted, Spool, eventually, running
+from otelgw_collector.lane import Lane
+from otelgw_collector.quarantine import Quarantine
+from otelgw_collector.segments import INTENT, RECORD, SegmentWriter
+from tests.collector.destinations import Scripted, Spool, decode, eventually, running
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +40,7 @@ def spool(tmp_path: Path) -> Spool:
 def test_a_request_in_flight_when_its_worker_is_killed_is_put_on_record(spool: Spool) -> None:
     program = f"""
 import os, pathlib
-from otelgw_collector.segments import INTENT, SegmentWriter
+from otelgw_collector.segments import INTENT, RECORD, SegmentWriter
 writer = SegmentWriter(pathlib.Path({str(spool.segments)!r}), "w0_1_1", max_bytes=200)
 for number in range(10):
     writer.append(number.to_bytes(8, "big") + b"r%d" % number, INTENT)
@@ -70,6 +76,30 @@ def test_what_is_in_flight_at_a_living_worker_is_left_alone_also_over_restarts(s
     with running(spool.pipeline(last.destination(), killed=killed)):
         eventually(lambda: spool.files == [])
     assert last.names == []
+
+
+@pytest.mark.parametrize("name", ["w0_1_1", "killed_1"])
+def test_what_settles_an_intent_is_read_after_it_however_much_there_is_to_read(spool: Spool, name: str) -> None:
+    """A segment is read a piece at a time, and others in between."""
+    first = SegmentWriter(spool.segments, "w0_1_1", max_bytes=4_000_000)
+    for number in range(30):
+        first.append(b"x" * 100_000 + b"%08d" % number)
+    first.append(identity(1) + b"late", INTENT)
+    first.close()
+    second = SegmentWriter(spool.segments, name)
+    second.append(b"done", settles=identity(1))
+    lane = Lane(Scripted("one").destination(), {})
+    lane.following = True
+    decoder = Decoder({RECORD: decode}, Aside(spool.segments / "undecodable"), Quarantine(spool.ledger))
+    head = Head(spool.segments, [lane], decoder, Flow(), killed=killed)
+    while head.look():
+        pass
+    second.close()
+    head.look()
+
+    assert head.intents.workers == set()
+    assert not head.bury()
+    head.close()
 
 
 def test_an_intent_that_cannot_be_read_stops_nothing(spool: Spool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from otelgw_collector.ledger import Changes, Ledger
+from tests.collector.disks import disk
 
 
 def test_cursors_outlast_the_process_in_a_private_file(tmp_path: Path) -> None:
@@ -33,6 +34,7 @@ def test_what_is_saved_survives_a_kill(tmp_path: Path) -> None:
     program = f"""
 import os, pathlib
 from otelgw_collector.ledger import Changes, Ledger
+from tests.collector.disks import disk
 ledger = Ledger(pathlib.Path({str(path)!r}))
 ledger.save(Changes(cursors={{"a": {{"s": 7}}}}))
 os.kill(os.getpid(), 9)
@@ -91,3 +93,49 @@ def test_without_a_place_to_write_the_ledger_lives_in_memory(tmp_path: Path, cap
     assert ledger.cursors("a") == {"s": 1}
     assert "in memory" in caplog.text
     ledger.close()
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["after a kill", "after an orderly end"])
+def test_on_a_full_disk_what_was_saved_is_known_and_what_follows_is_saved_when_there_is_room(
+    tmp_path: Path, killed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with disk(tmp_path / "disk") as small:
+        path = small.path / "pipeline.db"
+        program = f"""
+import os, pathlib
+from otelgw_collector.ledger import Changes, Ledger
+ledger = Ledger(pathlib.Path({str(path)!r}))
+ledger.enlist(["a"])
+ledger.save(Changes(cursors={{"a": {{"s": 7}}}}))
+os.kill(os.getpid(), 9) if {killed} else ledger.close()
+"""
+        subprocess.run([sys.executable, "-c", program], check=False)
+        small.fill()
+
+        ledger = Ledger(path)
+        ledger.enlist(["a"])
+        assert ledger.cursors("a") == {"s": 7}
+        many = {str(number): number for number in range(5000)}
+        assert not ledger.save(Changes(cursors={"a": many}))
+        assert not ledger.save(Changes(cursors={"a": many}))
+        assert caplog.text.count("cannot be saved") == 1
+        small.empty()
+        assert ledger.save(Changes(cursors={"a": many}))
+        ledger.close()
+
+        again = Ledger(path)
+        assert again.cursors("a") == {"s": 7, **many}
+        again.close()
+
+
+def test_on_a_read_only_disk_what_was_saved_is_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with disk(tmp_path / "disk") as small:
+        ledger = Ledger(small.path / "pipeline.db")
+        ledger.save(Changes(cursors={"a": {"s": 7}}))
+        ledger.close()
+        small.remount("ro")
+
+        ledger = Ledger(small.path / "pipeline.db")
+        assert ledger.cursors("a") == {"s": 7}
+        ledger.close()
+    assert "kept in memory only" in caplog.text

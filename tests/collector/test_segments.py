@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otelgw_collector import segments
-from otelgw_collector.segments import SegmentReader, SegmentWriter, find_segments
+from otelgw_collector.segments import INTENT, OTLP, RECORD, SegmentReader, SegmentWriter, find_segments
+from tests.collector.disks import disk
 
 HEADER = 28
 ENTRY = 14
@@ -374,6 +375,73 @@ def test_an_overwritten_file_loses_only_the_records_that_were_hit(
     remaining = iter(found)
     assert all(payload in remaining for payload in untouched), (found, untouched)
     assert all(payload in payloads for payload in found)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([RECORD, INTENT, OTLP, "settling"]), payload_lists), min_size=1, max_size=8),
+    st.integers(1, HEADER),
+    st.binary(min_size=1, max_size=HEADER),
+)
+def test_a_record_of_any_kind_is_found_after_a_destroyed_header(
+    tmp_path_factory: pytest.TempPathFactory, written_as: list[tuple[int | str, list[bytes]]], start: int, noise: bytes
+) -> None:
+    writer = SegmentWriter(tmp_path_factory.mktemp("spool"), "w0")
+    expected = []
+    for kind, payloads in written_as:
+        for payload in payloads:
+            if kind == "settling":
+                writer.append(payload, settles=b"12345678")
+                expected += [payload, b"12345678"]
+            else:
+                writer.append(payload, int(kind))
+                expected.append(payload)
+    writer.close()
+    assert writer.path is not None
+    with writer.path.open("r+b") as file:
+        file.seek(HEADER - start)
+        file.write(noise[:start])
+
+    assert read_all(writer.path.parent) == expected
+
+
+def test_after_a_destroyed_header_a_forged_record_in_a_damaged_one_leads_nobody_astray(tmp_path: Path) -> None:
+    forged = segments.SegmentWriter(tmp_path / "elsewhere", "w0")
+    forged.append(b"forged")
+    forged.close()
+    assert forged.path is not None
+    body = forged.path.read_bytes()[HEADER:]
+    path = written(tmp_path / "spool", [b"x" + body * 3, b"one", b"two", body, b"three" * 100])
+    with path.open("r+b") as file:
+        file.write(b"\xff" * (HEADER + ENTRY + 1))
+
+    assert read_all(tmp_path / "spool") == [b"one", b"two", body, b"three" * 100]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_full_disk_gives_the_segment_to_the_reader_so_that_deleting_it_makes_room(
+    tmp_path: Path, durable: bool
+) -> None:
+    with disk(tmp_path / "disk", "1m") as small:
+        writer = SegmentWriter(small.path / "spool", "w0", durable=durable)
+        taken = 0
+        with pytest.raises(OSError, match="No space left"):
+            while True:
+                writer.append(b"%06d" % taken + bytes(5000))
+                taken += 1
+        for _ in range(20):
+            with pytest.raises(OSError, match="No space left"):
+                writer.append(bytes(5000))
+        only, *further = find_segments(small.path / "spool")
+        assert len(further) <= 1
+        reader = SegmentReader(only.path)
+        assert [int(entry.payload[:6]) for entry in reader.read(2**21)] == list(range(taken))
+        assert reader.delete()
+        reader.close()
+
+        writer.append(b"there is room again")
+        writer.close()
+        assert read_all(small.path / "spool") == [b"there is room again"]
 
 
 @settings(max_examples=100, deadline=None)

@@ -26,6 +26,7 @@ from otelgw.config.settings import Limits, Server, Settings, Timeouts, Tracing
 from otelgw.errors import ConfigError
 from otelgw.http.routes import GATED_GROUPS
 from otelgw_exporters.catalog import ROWS
+from tests.config import seeds
 from tests.config.conftest import Examine
 
 SEEDS = Path(__file__).parents[2] / "../shared/seeds"
@@ -48,9 +49,13 @@ def test_every_seed_block_loads_or_is_the_misindented_shape(tmp_path: Path, bloc
         assert caught.value.problems[0].startswith(f"{path}:2: ")
         assert '"  - model_name: gpt-' in caught.value.problems[0]
         return
-    found = load(str(path), environment)
+    if seeds.REMOTE.search(block):
+        with pytest.raises(ConfigError, match="allow_remote_callbacks"):
+            load(str(path), environment)
+        return
+    found = load(str(path), environment | seeds.surroundings(block, tmp_path))
     assert found.deployments
-    assert ("otel" in block and "receivers" not in block) == bool(found.destinations)
+    assert seeds.destinations_named(block) == bool(found.destinations)
 
 
 @pytest.mark.skipif(not BLOCKS, reason="the seeds are not beside the repository")

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from otelgw.dialects.facts import Usage
 from otelgw.dialects.openai_completions import read_request, read_response

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from otelgw.dialects.facts import Usage
 from otelgw.dialects.openai_responses import read_request, read_response

@@ -20,6 +20,7 @@ import pytest
 
 from otelgw.config.load import load
 from otelgw.errors import ConfigError
+from tests.config import seeds
 from tests.e2e.conftest import Take
 from tests.e2e.console import printed_spans
 from tests.e2e.curl import program
@@ -165,8 +166,12 @@ def test_every_config_starts_a_gateway_or_is_refused_as_promised(tmp_path: Path,
         assert problem.startswith(f"{path}:2: ")
         assert 'write "  - model_name: gpt-' in problem
         return
-    settings = load(str(path), environment)
-    assert ("otel" in block.text and "receivers" not in block.text) == bool(settings.destinations)
+    if seeds.REMOTE.search(block.text):
+        with pytest.raises(ConfigError, match="allow_remote_callbacks"):
+            load(str(path), environment)
+        return
+    settings = load(str(path), environment | seeds.surroundings(block.text, tmp_path))
+    assert seeds.destinations_named(block.text) == bool(settings.destinations)
     with RunningGateway(settings.deployments, auth=settings.auth, tracing=settings.tracing) as gateway:
         printed = run([program(), "-q", "-sS", "--noproxy", "*", f"{gateway.url}/v1/models"], tmp_path)
     served = {model["id"] for model in json.loads(printed)["data"]}

@@ -139,3 +139,28 @@ def test_exports_do_not_trace_themselves_in_an_instrumented_application() -> Non
     finally:
         instrumentor.uninstrument()
         provider.shutdown()
+
+
+def test_closing_a_client_ends_the_request_that_is_waiting_for_its_answer() -> None:
+    replies: list[Reply | http.Answer] = []
+    with HttpReceiver([HttpAnswer(silent=60)]) as receiver:
+        client = http.client("x", headers={})
+        waiting = threading.Thread(
+            target=lambda: replies.append(http.send(client, receiver.endpoint, b"", time.monotonic() + 60, str)),
+            daemon=True,
+        )
+        waiting.start()
+        while not receiver.asked:
+            time.sleep(0.01)
+
+        client.close()
+        waiting.join(20)
+
+        assert len(receiver.asked) == 1  # it is not tried on a new connection either
+    assert isinstance(replies[0], Reply)
+    assert replies[0].kind == "again"
+
+
+@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 520, 529, 599, 408, 425, 429])
+def test_a_vendors_own_trouble_is_tried_again(status: int) -> None:
+    assert http.classify(http.Answer(status, httpx.Headers(), b"")).kind == "again"

@@ -79,7 +79,7 @@ def test_the_count_of_dropped_attributes_survives_the_copy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "form"), [("openinference", "json_string"), ("otel", "xml"), ("otel-1.37", "structured")]
+    ("name", "form"), [("openllmetry", "json_string"), ("otel", "xml"), ("otel-1.37", "structured")]
 )
 def test_an_unknown_profile_is_refused_with_the_known_ones(name: str, form: str) -> None:
     with pytest.raises(DestinationConfigError, match="use one of"):

@@ -27,7 +27,17 @@ def _of(module: str) -> Server:
 
 # One line a server: its name, and the module beside this one that has ``find`` and ``build``.
 SERVERS: Mapping[str, Server] = {
+    "azurite": _of("azurite"),
     "collector": _of("collector"),
+    "dynalite": _of("dynalite"),
+    "fake_gcs": _of("fake_gcs"),
+    "mlflow": _of("mlflow"),
+    "moto": _of("moto"),
+    "phoenix": _of("phoenix"),
+    "postgres": _of("postgres"),
+    "redis": _of("redis"),
+    "seaweedfs": _of("seaweedfs"),
+    "sentry_relay": _of("sentry_relay"),
 }
 
 

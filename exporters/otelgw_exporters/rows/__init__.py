@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from otelgw_exporters.errors import DestinationConfigError
 
-__all__ = ["OTLP_OPTIONS", "SHAPE", "Option", "Row", "meant", "otlp_variables"]
+__all__ = ["OTLP_OPTIONS", "PROOFS", "SHAPE", "Option", "Row", "Wire", "meant", "otlp_variables"]
 
-Kind = Literal["text", "url", "headers", "seconds", "count", "path", "flag", "choice"]
+Kind = Literal["text", "url", "headers", "seconds", "count", "path", "flag", "choice", "names", "mapping"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,9 @@ class Option:
 
     ``env`` are the variables that give it where it is not set, the first that is set winning. ``bound`` options belong
     to the endpoint they were set with: they are not taken from the environment for an endpoint set elsewhere, so that
-    one destination's credentials never reach another.
+    one destination's credentials never reach another. Options of one ``group`` are one identity: if any of them is
+    set, the environment gives none of the others. ``params`` are LiteLLM's names for it, in the mapping under the row's
+    ``params_key`` or in ``litellm_settings`` itself. ``required``: without it the destination cannot be used, unless the option called ``unless`` is set.
     """
 
     name: str
@@ -31,6 +33,49 @@ class Option:
     choices: tuple[str, ...] = ()
     secret: bool = False
     bound: bool = False
+    required: bool = False
+    unless: str = ""
+    params: tuple[str, ...] = ()
+    group: str = ""
+
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How a vendor that takes OTLP over HTTP is spoken to: all that tells it from any other.
+
+    ``{name}`` in a template is the option's value; a pair whose template has an option without a value is left out.
+    ``basic:`` before a header's template makes it HTTP's Basic credentials.
+
+    path
+        after the endpoint, unless the endpoint ends with it, or with a beginning of it.
+    regions
+        the endpoint of each value of the option ``region``; ``region_in`` names an option whose value tells the region.
+    dialect
+        the vendor's own attributes: a table in ``dialects``.
+    parent
+        ``keep``: the gateway's SERVER span keeps the caller's span as its parent. ``detach``: it becomes the root,
+        where a parent that the vendor never gets would hide the trace or break it.
+    resource, attributes
+        further attributes of the resource, and of every span.
+    spans
+        ``all``, or ``generations``: what else a request has is not for this vendor.
+    one_scope
+        a request holds the spans of one resource and scope.
+    """
+
+    path: str
+    dialect: str
+    headers: Pairs = ()
+    regions: Pairs = ()
+    region_in: str = ""
+    parent: Literal["keep", "detach"] = "keep"
+    resource: Pairs = ()
+    attributes: Pairs = ()
+    spans: Literal["all", "generations"] = "all"
+    one_scope: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +83,13 @@ class Row:
     """One destination type. ``factory`` is ``module:class``; ``callbacks`` are LiteLLM's names for it.
 
     ``params_key`` is its key under LiteLLM's ``callback_settings``, ``header_prefix`` the prefix of request headers
-    that are meant for it; empty where LiteLLM has none.
+    that are meant for it; empty where LiteLLM has none. ``proof`` is the strongest that its tests have, of ``PROOFS``.
+
+    ``loose_headers``: in the text form of its headers a comma separates only where ``name=`` follows. ``settings`` is
+    an example of its options in a config, as YAML; empty where the options' own defaults make one.
+
+    ``tenant``: a key or a team of a gateway may have one of its own. Its credentials are all in its options, it
+    connects by this room's HTTP clients or by ``confinement`` only, and it writes no files.
     """
 
     name: str
@@ -49,6 +100,11 @@ class Row:
     params_key: str = ""
     header_prefix: str = ""
     stability: Literal["alpha", "beta", "stable"] = "beta"
+    proof: str = ""
+    wire: Wire | None = None
+    loose_headers: bool = False
+    settings: str = ""
+    tenant: bool = False
 
     @property
     def env(self) -> Mapping[str, tuple[str, ...]]:
@@ -79,13 +135,22 @@ def otlp_variables(name: str, *litellm: str) -> tuple[str, ...]:
     return (f"OTEL_EXPORTER_OTLP_TRACES_{name}", f"OTEL_EXPORTER_OTLP_{name}", *litellm)
 
 
+PROOFS: Mapping[str, str] = {
+    "server": "the real server: sent there and read back",
+    "validator": "the vendor's own validator or agent takes what is sent",
+    "sdk": "the vendor's SDK was captured, and what is sent is held against it",
+    "contract": "what is sent is held against the vendor's published schema",
+    "documentation": "the vendor's documentation and source only",
+}
+"""What a destination's ``proof`` means, the strongest first."""
+
 SHAPE = (
     Option(
         "semconv",
         "choice",
         "vocabulary of the attributes",
         "otel",
-        choices=("otel", "otel-1.41", "otel-1.36"),
+        choices=("otel", "otel-1.41", "otel-1.36", "openinference", "traceloop"),
     ),
     Option(
         "form",

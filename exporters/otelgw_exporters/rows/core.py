@@ -48,6 +48,7 @@ ROWS: tuple[Row, ...] = (
         ),
         callbacks=("otel",),
         params_key="otel",
+        tenant=True,
     ),
     Row(
         "otlp_http",
@@ -72,6 +73,7 @@ ROWS: tuple[Row, ...] = (
             *OTLP_OPTIONS,
         ),
         params_key="otel",
+        tenant=True,
     ),
     Row(
         "file",

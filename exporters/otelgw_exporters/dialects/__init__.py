@@ -1,0 +1,28 @@
+"""Vendors' own attributes, by the name that a catalogue row or ``semconv:`` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from otelgw_exporters.dialects import platforms
+from otelgw_exporters.dialects.dialect import Dialect
+from otelgw_exporters.dialects.langfuse import LANGFUSE
+from otelgw_exporters.dialects.openinference import OPENINFERENCE
+from otelgw_exporters.dialects.traceloop import TRACELOOP
+
+__all__ = ["TABLES", "Dialect"]
+
+TABLES: Mapping[str, Dialect] = {
+    "braintrust": platforms.BRAINTRUST,
+    "confident": platforms.CONFIDENT,
+    "langfuse": LANGFUSE,
+    "langsmith": platforms.LANGSMITH,
+    "logfire": platforms.LOGFIRE,
+    "mlflow": platforms.MLFLOW,
+    "openinference": OPENINFERENCE,
+    "opik": platforms.OPIK,
+    "otel-1.41": platforms.PLAIN,
+    "sentry": platforms.SENTRY,
+    "traceloop": TRACELOOP,
+    "weave": platforms.WEAVE,
+}
