@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import httpx
 
@@ -257,5 +257,5 @@ def _filled(deployment: Deployment, text: str) -> Deployment:
 
         row = find(deployment.provider)
         price = resolve_price(row, model, deployment.model_info) if row is not None else None
-    urls = {path: url.replace("*", text) for path, url in deployment.urls.items()}
+    urls = {path: url.replace("*", quote(text, safe="")) for path, url in deployment.urls.items()}
     return replace(deployment, model=model, urls=urls, price=price)

@@ -197,7 +197,9 @@ def extract_baggage(headers: Sequence[tuple[bytes, bytes]], allow: Sequence[str]
     """Return the allow-listed baggage entries; a caller's baggage is untrusted input, so nothing else is read."""
     if not allow or not any(name == b"baggage" for name, _ in headers):
         return {}
-    entries = get_all_baggage(_baggage.extract(headers, Context(), _getter))
+    # Several headers are one list (W3C Baggage, 3.2); the propagator reads the first only.
+    joined = b",".join(value for name, value in headers if name == b"baggage")
+    entries = get_all_baggage(_baggage.extract([(b"baggage", joined)], Context(), _getter))
     return {key: str(entries[key])[:4096] for key in allow if key in entries}
 
 

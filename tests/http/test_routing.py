@@ -39,6 +39,15 @@ def test_no_name_takes_long_to_refuse(name: str) -> None:
     assert len(refused.value.message) < 500
 
 
+def test_what_a_caller_puts_for_the_star_stays_one_segment_of_the_url() -> None:
+    urls = {"chat/completions": f"{URL}/openai/deployments/*/chat/completions?api-version=1"}
+
+    (found,) = router("azure/*", model="*", urls=urls).resolve("azure/a?b=c&d#e")
+
+    expected = f"{URL}/openai/deployments/a%3Fb%3Dc%26d%23e/chat/completions?api-version=1"
+    assert found.deployment.urls["chat/completions"] == expected
+
+
 def test_an_alias_stands_for_the_upstreams_name(upstream: ScriptedUpstream) -> None:
     with RunningGateway([deployment(upstream.url, "fast", model="gpt-4o-2024")]) as gateway:
         got, tree = asked(gateway, {**HELLO, "model": "fast"})

@@ -235,6 +235,11 @@ def test_only_listed_baggage_is_read() -> None:
     assert extract_baggage(headers, ()) == {}
 
 
+def test_several_baggage_headers_are_one_list() -> None:
+    headers = [(b"baggage", b"tenant=acme"), (b"x-other", b"1"), (b"baggage", b"plan=gold")]
+    assert extract_baggage(headers, ("tenant", "plan")) == {"tenant": "acme", "plan": "gold"}
+
+
 def test_ratio_sampling_decides_by_the_trace_id() -> None:
     assert ratio_sampled("0" * 31 + "1", 0.5)
     assert not ratio_sampled("0" * 16 + "f" * 16, 0.5)
