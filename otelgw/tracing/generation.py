@@ -26,6 +26,7 @@ __all__ = ["Generation", "facts_without_content", "read"]
 
 _CLIENT_ERROR = 400
 _TRUNCATED = "upstream_truncated"
+_NO_JSON = "upstream_bad_response"
 _FETCH = "fetch_response"  # the conventions: no usage for an answer that is only fetched again
 _REFUSED_KEY = (401, 403)
 # Messages of the gateway's own that can repeat what stands in a body.
@@ -142,11 +143,13 @@ def _is_json(body: Body) -> bool:
 
 
 def _end_error(facts: Facts, capture: Capture, status: int, stream: bool) -> str:
-    """Return the error of a stream that ended in good order as HTTP, but not as what it was a stream of."""
+    """Return the error of an answer that ended in good order as HTTP, but not as the stream or JSON that it was."""
     recorded = bool(capture.head or capture.tail) or not capture.size
     if facts.complete or status >= _CLIENT_ERROR or not status or capture.encoding or not recorded:
         return ""
-    return _TRUNCATED if sse.is_stream(capture.content_type, stream) else ""
+    if sse.is_stream(capture.content_type, stream):
+        return _TRUNCATED
+    return _NO_JSON if "json" in capture.content_type and not capture.tail else ""
 
 
 def _error_text(status: int, content_type: str, body: Body) -> str:

@@ -184,6 +184,13 @@ def test_a_stream_that_ends_without_its_end_is_truncated() -> None:
     assert attributes_of(chat)[semconv.GEN_AI_RESPONSE_FINISH_REASONS] == ["error"]
 
 
+@pytest.mark.parametrize(("body", "error"), [(b"<html>", "upstream_bad_response"), (b"{}", None)])
+def test_an_answer_that_says_it_is_json_and_is_none_has_failed(body: bytes, error: str | None) -> None:
+    whole = capture_whole(body, "application/json")
+    for made in (record(response=whole), withheld(record(response=whole))):
+        assert attributes_of(generation(made)).get(semconv.ERROR_TYPE) == error
+
+
 def test_a_binary_answer_that_is_not_recorded_is_no_truncated_stream() -> None:
     speech = Capture(content_type="audio/mpeg", size=9000, sha256="ef" * 32)
     values = attributes_of(generation(record(stream=True, response=speech)))
