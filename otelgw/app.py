@@ -14,10 +14,12 @@ from starlette.routing import Route
 import otelgw
 from otelgw.config.settings import Settings
 from otelgw.http import health
+from otelgw.http.auth import Authenticator
 from otelgw.http.client import UpstreamTransport
 from otelgw.http.echo import EchoTransport
 from otelgw.http.gateway import Gateway, Spool
 from otelgw.http.openapi import document
+from otelgw.keys.gatekeeper import Gatekeeper
 
 __all__ = ["build"]
 
@@ -38,10 +40,15 @@ def build(
         yield
         for transport in standing.values():
             await transport.aclose()
+        if keys is not None:
+            await keys.aclose()
 
     async def describe(_: Request) -> Response:
         return JSONResponse(document(settings))
 
+    keys = None
+    if settings.auth.master_key_sha256 and settings.state_dir:
+        keys = Gatekeeper(settings, Authenticator(settings.auth, settings.server.host))
     local = Starlette(
         routes=[
             *(Route(path, health.alive) for path in ("/health/liveliness", "/health/liveness")),
@@ -52,7 +59,7 @@ def build(
         ],
         lifespan=lifespan,
     )
-    gateway = Gateway(settings, spool, standing, local)
+    gateway = Gateway(settings, spool, standing, local, keys)
     local.state.gateway = gateway
     local.state.version = otelgw.__version__
     return gateway

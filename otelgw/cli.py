@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         if command.argument:
             nargs = "?" if command.optional else None
             sub.add_argument(command.argument, nargs=nargs, choices=command.choices or None)
+        if command.file:
+            sub.add_argument("file", nargs="?")
     return parser
 
 
@@ -191,14 +193,29 @@ def _destinations(options: argparse.Namespace) -> int:
         row = catalog.row(options.name.partition("/")[0])
     except DestinationConfigError as error:
         raise ConfigError([str(error)]) from None
-    print(f"{row.name}: {row.description}\n")
-    table = [("OPTION", "TYPE", "VARIABLES", "MEANING")]
-    table += [
-        (option.name, " | ".join(option.choices) or option.kind, ", ".join(option.env), option.description)
-        for option in row.options
-    ]
-    _table(table)
+    from otelgw.manual import page
+
+    for line in page(row):
+        print(line)
     return OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from otelgw import logs
+    from otelgw.config.load import load
+
+    settings = load(options.config, _environment(), _flags(options))
+    logs.configure("error")
+    from otelgw.doctor import MODEL, diagnose
+
+    print(f"sending one trace of the model {MODEL} to each destination", flush=True)
+    healthy = True
+    for found in diagnose(settings, options.name or ""):
+        healthy = healthy and found.ok
+        _say_all("ok" if found.ok else "error", [f"{found.name}: {found.said}"], sys.stdout)
+        if found.mend:
+            print(f"  {found.mend}", flush=True)
+    return OK if healthy else FAILED
 
 
 def _collect(options: argparse.Namespace) -> int:
@@ -231,6 +248,28 @@ def _spool(options: argparse.Namespace) -> int:
     return OK
 
 
+def _collector(options: argparse.Namespace) -> int:
+    chosen = _chosen(options, "collector")
+    if options.action == "check":
+        from otelgw.collector_command import check
+
+        if options.file is None:
+            raise ConfigError(["collector check: which file? otelgw collector check FILE"])
+        report = check(options.file, chosen["otelcol"] or "", _environment())
+        _say_all("warning", report.notes)
+        _say_all("ok", [report.text(options.file)], sys.stdout)
+        return OK
+    from otelgw.collector_render import TARGETS, render
+    from otelgw.config.load import load
+
+    if not chosen["target"]:
+        raise ConfigError([f"collector render: --to is missing: one of {', '.join(TARGETS)}"])
+    if options.file is not None:
+        raise ConfigError([f"collector render: the config is named by --config: --config {options.file}"])
+    print(render(load(options.config, _environment(), _flags(options)), chosen["target"]), end="")
+    return OK
+
+
 def _schema(_options: argparse.Namespace) -> int:
     import json
 
@@ -253,7 +292,9 @@ _COMMANDS = {
     "test": _test,
     "models": _models,
     "destinations": _destinations,
+    "doctor": _doctor,
     "collect": _collect,
+    "collector": _collector,
     "spool": _spool,
     "schema": _schema,
     "completion": _completion,

@@ -82,6 +82,7 @@ ANSWERS: dict[str, Answer] = {
     "upstream_timeout_first_byte": Answer(504, _UPSTREAM, "upstream_timeout_first_byte"),
     "upstream_timeout_idle": Answer(504, _UPSTREAM, "upstream_timeout_idle"),
     "upstream_timeout_total": Answer(504, _UPSTREAM, "upstream_timeout_total"),
+    "keys_unavailable": Answer(503, "server_error", "keys_unavailable"),
     "shutdown": Answer(503, "server_error", "draining"),
 }
 

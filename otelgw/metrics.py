@@ -68,9 +68,8 @@ class _Series:
             if not isinstance(value, int | float):
                 return
             found = self._made[key] = self._metrics.histogram(_METRICS[key], self._named[key])
-        elif value is None:
-            return
-        found.observe(value)
+        if isinstance(value, int | float):
+            found.observe(value)
 
 
 class Metrics:
@@ -80,6 +79,7 @@ class Metrics:
         self._histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in _OBSERVED}
         self._known: dict[str, set[str]] = {}
         self._series: dict[tuple[Any, ...], _Series] = {}
+        self._curbed = False  # a label has just been replaced
 
     def observe(self, trace: Trace) -> None:
         """Count a record."""
@@ -88,8 +88,7 @@ class Metrics:
             attributes: Mapping[str, Any] = span.attributes or {}
             get = attributes.get
             if semconv.GEN_AI_OPERATION_NAME in attributes:
-                values = tuple(map(get, _GENERATION))
-                series = self._series.get(values) or self._new(values, self._generation)
+                series = self._of(tuple(map(get, _GENERATION)), self._generation)
                 series.observe(_DURATION, _seconds(span))
                 waited = get(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
                 if waited is not None:
@@ -97,14 +96,23 @@ class Metrics:
                 series.observe("input", get(semconv.GEN_AI_USAGE_INPUT_TOKENS))
                 series.observe("output", get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))
             elif own and span.kind is SpanKind.SERVER:
-                values = tuple(map(get, _SERVER))
-                series = self._series.get(values) or self._new(values, self._request)
-                series.observe(_REQUEST, _seconds(span))
+                self._of(tuple(map(get, _SERVER)), self._request).observe(_REQUEST, _seconds(span))
 
-    def _new(self, values: tuple[Any, ...], named: Callable[[tuple[Any, ...]], Mapping[str, Labels]]) -> _Series:
-        if len(self._series) >= _REMEMBERED:
-            self._series.clear()
-        found = self._series[values] = _Series(self, named(values))
+    def _of(self, values: tuple[Any, ...], named: Callable[[tuple[Any, ...]], Mapping[str, Labels]]) -> _Series:
+        """Return the histograms for the attributes ``values``, whose labels ``named`` tells."""
+        try:
+            found = self._series.get(values)
+        except TypeError:  # another application's attribute is no simple value
+            values = tuple(value if value is None else str(value) for value in values)
+            found = self._series.get(values)
+        if found is not None:
+            return found
+        self._curbed = False
+        found = _Series(self, named(values))
+        if not self._curbed:  # what is "other" for now may get its name later
+            if len(self._series) >= _REMEMBERED:
+                self._series.clear()
+            self._series[values] = found
         return found
 
     def _generation(self, values: tuple[Any, ...]) -> Mapping[str, Labels]:
@@ -129,6 +137,7 @@ class Metrics:
             return value
         # A failure itself is told by this very label: it has the whole room.
         if len(known) >= (_FAILED if failed and name != semconv.ERROR_TYPE else _MOST):
+            self._curbed = True
             return _OTHER.get(name, "other")
         known.add(value)
         return value

@@ -37,7 +37,7 @@ from otelgw.metrics_transport import transport
 from otelgw.tally import Labels
 from otelgw_collector.histogram import Histogram
 
-__all__ = ["Push", "metrics_data", "pushing"]
+__all__ = ["Push", "metrics_data"]
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +48,12 @@ _UNKNOWN: Any = None  # the least and the greatest value of all time are not kep
 _NUMBERS = frozenset({"server.port", "http.response.status_code"})  # attributes that the conventions have as numbers
 
 
-def pushing(settings: MetricsExport | None, resource: Resource) -> Push | None:
-    """Return what sends the metrics, at work; None where nobody asked for it.
+class Push:
+    """Sends the latest metrics every ``interval`` seconds. ``offer`` and ``stop`` are for one thread.
 
     Raises:
         DestinationConfigError: a TLS file cannot be used.
     """
-    return None if settings is None else Push(settings, resource)
-
-
-class Push:
-    """Sends the latest metrics every ``interval`` seconds. ``offer`` and ``stop`` are for one thread."""
 
     def __init__(
         self, settings: MetricsExport, resource: Resource, clock: Callable[[], float] = time.monotonic

@@ -27,12 +27,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.sdk.version import __version__ as sdk_version
 
 from otelgw import __version__, logs
-from otelgw.config.settings import Destination, Tracing
+from otelgw.config.settings import Destination, Settings, Tracing
 from otelgw.errors import StartError
+from otelgw.keys.database import StoreError
 from otelgw.metrics import Metrics
-from otelgw.metrics_push import pushing
 from otelgw.process import announce, read_settings
-from otelgw.report import Reporter
+from otelgw.report import Reporter, pushing
 from otelgw.selection import Trace, selector
 from otelgw.spool import killed
 from otelgw.tracing import record as records
@@ -111,6 +111,14 @@ def _built(destination: Destination, retry_limit: float) -> pipeline.Destination
     exporter = catalog.build(destination.type, destination.name, destination.options)
     retry = RetryPolicy(limit=retry_limit)
     return pipeline.Destination(destination.name, exporter, selector(destination), retry=retry)
+
+
+def _tenants(settings: Settings) -> pipeline.Destination[Trace]:
+    """Return the destination that stands for those of keys and teams."""
+    from otelgw.tenants import NAME, Tenants
+
+    tenants = Tenants(settings, decoder(settings.tracing, settings.state_dir))
+    return pipeline.Destination(NAME, tenants, tenants.select)
 
 
 def _lock(directory: Path) -> int:
@@ -197,8 +205,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         lock = _lock(state)
         destinations = [_built(destination, settings.spool.retry_limit) for destination in settings.destinations]
+        if settings.keys.tenants:
+            destinations.append(_tenants(settings))
         push = pushing(settings.metrics, resource(settings.tracing, settings.state_dir))
-    except (StartError, DestinationError) as error:
+    except (StartError, StoreError, DestinationError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says what and how to mend it
         return 2 if isinstance(error, DestinationError) else 1
     metrics = Metrics()

@@ -9,19 +9,36 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from opentelemetry.sdk.resources import Resource
 
+from otelgw.config.settings import MetricsExport
 from otelgw.exposition import exposition
 from otelgw.metrics import Metrics, counted, of_health
-from otelgw.metrics_push import Push
 from otelgw.tally import Totals, replace_file
 from otelgw_collector.pipeline import Health
 
-__all__ = ["Reporter", "read_metrics", "read_state"]
+if TYPE_CHECKING:
+    from otelgw.metrics_push import Push
+
+__all__ = ["Reporter", "pushing", "read_metrics", "read_state"]
 
 _STATE, _METRICS = "pipeline.json", "metrics.prom"
+
+
+def pushing(settings: MetricsExport | None, resource: Resource) -> Push | None:
+    """Return what sends the metrics by OTLP, at work; None where nobody asked for it.
+
+    Raises:
+        DestinationConfigError: a TLS file cannot be used.
+    """
+    if settings is None:
+        return None
+    from otelgw.metrics_push import Push  # gRPC is large, and most processes need none of it
+
+    return Push(settings, resource)
 
 
 class Reporter:

@@ -27,6 +27,8 @@ _IDENTITY = frozenset(
     {
         semconv.OTELGW_KEY_ALIAS,
         semconv.OTELGW_KEY_HASH,
+        semconv.OTELGW_KEY_USER_EMAIL,
+        semconv.OTELGW_KEY_USER_ID,
         semconv.OTELGW_TEAM_ALIAS,
         semconv.OTELGW_TEAM_ID,
         *foreign.IDENTITY,

@@ -8,6 +8,7 @@ no timer that would delay an answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -21,7 +22,7 @@ from otelgw.config import settings
 from otelgw.tracing.record import EVERYBODY, Audience, Caller, Capture, Record, Target, encode
 from otelgw_collector.intents import IDENTITY
 from otelgw_collector.retention import UNAUTHENTICATED
-from otelgw_collector.segments import INTENT, SegmentWriter
+from otelgw_collector.segments import INTENT, SETTLED, SegmentWriter
 
 __all__ = ["Intent", "Spool", "killed", "sync_and_close"]
 
@@ -110,6 +111,7 @@ class Spool:
         self._filled_at = clock()
         self._clock = clock
         self._told_at = float("-inf")
+        self._unsettled: list[bytes] = []
         self._appended = self._synced = 0
         self._syncing: asyncio.Task[None] | None = None
         self._executor: ThreadPoolExecutor | None = None
@@ -140,10 +142,23 @@ class Spool:
             ValueError: it is larger than 64 MiB.
         """
         if not unauthenticated:
-            self._records.append(payload, settles=settles)
+            try:
+                self._records.append(payload, settles=settles)
+            except (OSError, ValueError):
+                if settles:
+                    self._unsettled.append(settles)
+                raise
+            self._settle()
         elif self._allows():
             self._strangers.append(payload)
         self._appended += 1
+
+    def _settle(self) -> None:
+        """Settle the intents whose records could not be written: these requests were answered, not killed."""
+        with contextlib.suppress(OSError):
+            while self._unsettled:
+                self._records.append(self._unsettled[-1], SETTLED)
+                self._unsettled.pop()
 
     def _allows(self) -> bool:
         now = self._clock()
@@ -186,6 +201,7 @@ class Spool:
 
     def close(self) -> None:
         """Sync and close the segments."""
+        self._settle()
         if self._executor is not None:
             self._executor.shutdown()
         if self._fsync:

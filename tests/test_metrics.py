@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.semconv.metrics import http_metrics
 
@@ -105,6 +106,32 @@ def test_failures_leave_room_for_the_names_of_models_that_work() -> None:
 
     assert len(models) == 52
     assert {"other", "gpt-4o"} <= models
+
+
+def test_a_model_that_was_other_while_it_failed_has_its_name_once_it_works() -> None:
+    metrics = Metrics()
+    for number in range(60):
+        target = records.Target(**{**_fields(CHAT), "model": f"made-up-{number}"})
+        metrics.observe(trace(record(target=target, status=404, error_type="404")))
+    for status in (404, 200, 404):
+        metrics.observe(trace(record(status=status, error_type="404" if status == 404 else "")))
+
+    found = shown(metrics)
+
+    counts = [value for name, value in found.items() if "duration_seconds_count" in name and '"gpt-4o"' in name]
+    assert sum(counts) == 2
+
+
+def test_attributes_of_any_shape_are_counted() -> None:
+    metrics = Metrics()
+    attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": {"a": [1]}, "gen_ai.usage.input_tokens": "x"}
+    span = ReadableSpan("chat", attributes=attributes, start_time=1, end_time=2_000_000_001)
+    for _ in range(2):
+        metrics.observe(Trace(None, [span]))
+
+    (count,) = (value for name, value in shown(metrics).items() if "duration_seconds_count" in name)
+    assert count == 2
+    assert not any("token_usage" in name for name in shown(metrics))
 
 
 def test_a_long_value_is_cut_and_the_series_of_a_metric_are_bounded() -> None:

@@ -20,7 +20,8 @@ from opentelemetry.sdk.resources import Resource
 from otelgw.config.settings import MetricsExport
 from otelgw.instruments import INSTRUMENTS
 from otelgw.metrics import Family
-from otelgw.metrics_push import Push, pushing
+from otelgw.metrics_push import Push
+from otelgw.report import pushing
 from otelgw_collector.histogram import Histogram
 from otelgw_exporters.errors import DestinationConfigError
 from tests.servers import require

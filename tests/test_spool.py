@@ -18,6 +18,7 @@ from otelgw.tracing.record import Caller
 from otelgw_collector.retention import UNAUTHENTICATED
 from otelgw_collector.segments import INTENT, RECORD, SETTLED, Entry, SegmentReader, find_segments
 from otelgw_exporters import semconv
+from tests.collector.disks import disk
 from tests.tracing.records import CHAT, START, record
 
 
@@ -69,6 +70,27 @@ def test_intents_can_be_turned_off(tmp_path: Path) -> None:
 def test_a_disk_that_takes_no_note_does_not_stop_the_request(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert Spool(tmp_path / "file" / "spool", "w0").intend(intent()) == b""
+
+
+@pytest.mark.parametrize("afterwards", ["a record", "the end"])
+def test_a_request_whose_record_found_no_room_is_not_taken_for_killed(tmp_path: Path, afterwards: str) -> None:
+    with disk(tmp_path / "disk", "256k") as small:
+        spool = Spool(small.path / "spool", "w0")
+        settles = spool.intend(intent())
+        small.fill()
+        with pytest.raises(OSError, match="No space left"):
+            spool.append(bytes(10_000), settles=settles)
+        small.empty()
+        if afterwards == "a record":
+            spool.append(b"record")
+            kinds = [INTENT, RECORD, SETTLED]
+        else:
+            spool.close()
+            kinds = [INTENT, SETTLED]
+        found = entries(small.path / "spool")
+        assert [entry.kind for entry in found] == kinds
+        assert found[-1].payload == settles
+        spool.close()
 
 
 def test_what_was_killed_is_a_trace_with_what_was_known_and_no_content(tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ from otelgw_collector.decoder import Decoder
 from otelgw_collector.flow import Flow, Position
 from otelgw_collector.intents import KILLED, Intents
 from otelgw_collector.lane import Item, Lane
-from otelgw_collector.segments import INTENT, SETTLED, Entry, SegmentReader, SegmentWriter, find_segments, name_of
+from otelgw_collector.segments import (
+    INTENT,
+    SETTLED,
+    Entry,
+    SegmentReader,
+    SegmentWriter,
+    find_segments,
+    is_waiting,
+    name_of,
+)
 
 __all__ = ["Head"]
 
@@ -207,14 +216,17 @@ class Head(Generic[T]):
     def bury(self) -> bool:
         """Put what dead workers had begun on record; True if there was anything.
 
-        A worker is dead when none of its segments is open. It opens the next one before it leaves the last, so that
-        the directory is listed after that was seen.
+        A worker is dead when none of its segments is open and it is not waiting for room for one. It opens the next one
+        before it leaves the last, so that the directory is listed after that was seen.
         """
-        if self._killed is None or not self.intents.workers - self._living():
+        if self._killed is None:
+            return False
+        dead = self._without_sign(self.intents.workers - self._living())
+        if not dead:
             return False
         self._listed = 0
         self.look()
-        left = self.intents.left_by(self.intents.workers - self._living())
+        left = self.intents.left_by(self._without_sign(dead - self._living()))
         if not left:
             return False
         writer = SegmentWriter(self._spool, f"{KILLED}{time.time_ns()}")
@@ -229,6 +241,9 @@ class Head(Generic[T]):
             writer.close()
         logger.warning("%d requests were in flight when their worker died", len(left))
         return True
+
+    def _without_sign(self, workers: set[str]) -> set[str]:
+        return {worker for worker in workers if not is_waiting(self._spool, worker)}
 
     def _put_on_record(self, writer: SegmentWriter, payload: bytes, identity: bytes) -> None:
         if self._killed is None:

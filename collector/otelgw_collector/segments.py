@@ -16,7 +16,8 @@ right after the request's record, is that id again. What has the one and not the
 died. ``ADDRESSED`` is a record again, for one destination: ``otelgw_collector.address``.
 
 The writer holds an exclusive flock while the file is open, so a segment is closed exactly when the lock can be had:
-after a roll, after ``close`` and after the death of the process, however it died.
+after a roll, after ``close`` and after the death of the process, however it died. A writer that has no room for a
+segment holds the lock of an empty file ``<worker>.waiting`` instead.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ __all__ = [
     "SegmentReader",
     "SegmentWriter",
     "find_segments",
+    "is_waiting",
     "name_of",
     "read_between",
 ]
@@ -101,6 +103,24 @@ def name_of(path: Path) -> SegmentName | None:
     return SegmentName(match["worker"], int(match["seq"]), path) if match else None
 
 
+def is_waiting(directory: Path, worker: str) -> bool:
+    """True while a writer lives that has no segment, for want of room; what a dead one has left is removed."""
+    path = directory / f"{worker}.waiting"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+    return False
+
+
 class SegmentWriter:
     """Appends payloads to the segments of one worker. Not thread-safe: one writer belongs to one event loop.
 
@@ -129,6 +149,7 @@ class SegmentWriter:
         self._new = False  # the directory does not have the current file's name for sure yet
         self._clock = clock
         self._fd = -1
+        self._waiting = -1
         self._limit = max_bytes
         self._seq = 0
         self._size = 0
@@ -182,6 +203,7 @@ class SegmentWriter:
     def close(self) -> None:
         """Close the current segment and with that give it to the reader; a later append starts a new one."""
         self._leave()
+        self._wait_no_more()
         for handle in self._stale:
             os.close(handle)
         self._stale.clear()
@@ -210,13 +232,33 @@ class SegmentWriter:
             disk = os.fstatvfs(self._fd)
         except OSError:
             return
-        if disk.f_bavail * disk.f_frsize < wanted:
-            # Closed at once, not with the next sync: where every record is refused there is none.
+        if disk.f_bavail * disk.f_frsize >= wanted or not self._wait():
+            return
+        # Closed at once, not with the next sync: where every record is refused there is none.
+        with contextlib.suppress(OSError):
+            if self._durable:
+                os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+
+    def _wait(self) -> bool:
+        """Leave a sign that this writer lives, though none of its segments is open; False if that cannot be."""
+        try:
+            self._waiting = os.open(
+                self._directory / f"{self._worker}.waiting", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+            fcntl.flock(self._waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._wait_no_more()
+            return False
+        return True
+
+    def _wait_no_more(self) -> None:
+        if self._waiting >= 0:
             with contextlib.suppress(OSError):
-                if self._durable:
-                    os.fsync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+                (self._directory / f"{self._worker}.waiting").unlink(missing_ok=True)
+            os.close(self._waiting)
+            self._waiting = -1
 
     def _roll(self) -> None:
         try:
@@ -230,6 +272,7 @@ class SegmentWriter:
             return
         self._leave()
         self._fd, self.path, self._new = fd, path, True
+        self._wait_no_more()
         self._marker = identity[:4]
         self._seed = int.from_bytes(self._marker, "little")
         self._size = _HEADER.size

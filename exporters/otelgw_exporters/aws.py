@@ -24,9 +24,10 @@ from otelgw_exporters.errors import DestinationConfigError, DestinationError
 
 __all__ = ["HINTS", "THROTTLED", "JsonService", "Keys", "NoCredentials", "credentials", "region_of"]
 
-_ANSWER = timedelta(minutes=5)  # for which keys are kept before botocore, which keeps them itself, is asked again
+_REGION = "us-east-1"
+_ANSWER = timedelta(minutes=10)  # for which keys are kept before botocore, which keeps them itself, is asked again
 _STS = {"connect_timeout": 5, "read_timeout": 5, "retries": {"total_max_attempts": 2}}
-_REGION_IN_HOST = re.compile(r"(?:^|\.)(?:sqs|dynamodb|s3)(?:-fips)?[.-]([a-z]{2}(?:-[a-z]+)+-\d)\.")
+_REGION_IN_HOST = re.compile(r"(?:^|[.-])([a-z]{2}(?:-[a-z]+)+-\d)\.(?:[\w-]+\.)*(?:amazonaws\.com|api\.aws)")
 _NONE = (
     "no AWS credentials were found: set access_key_id and secret_access_key, or a profile, or give the machine or pod "
     "a role; mend the destination's options or the environment"
@@ -82,6 +83,9 @@ THROTTLED = frozenset(
     }
 )
 """Error codes that are no fault of the request, whatever their status."""
+
+
+_SIGNED = frozenset({400, 401, 403})  # statuses of a signature that is refused
 
 
 class Keys(NamedTuple):
@@ -172,7 +176,7 @@ class _Chain:
         from botocore import credentials as botocores
 
         options = self._options
-        region = options["region"] or session.get_config_variable("region") or "us-east-1"
+        region = options["region"] or session.get_config_variable("region") or _REGION
 
         def client(service: str, **more: Any) -> Any:
             given = {"region_name": region, "endpoint_url": options["sts_endpoint_url"], **more}
@@ -193,24 +197,16 @@ class _Chain:
 
 
 def region_of(name: str, options: Mapping[str, Any], url: str = "") -> str:
-    """Return the region: as given, as ``url`` tells it, as the profile does; us-east-1 at an endpoint of one's own.
-
-    Raises:
-        DestinationConfigError: nothing tells it.
-    """
-    if options["region"]:
-        return str(options["region"])
+    """Return the region: as ``url`` tells it, as given, as the profile does; us-east-1 otherwise."""
     if told := _REGION_IN_HOST.search(urlsplit(url).hostname or ""):
         return told[1]
+    if options["region"]:
+        return str(options["region"])
     try:
         found = _botocore(name).Session(profile=options["profile"]).get_config_variable("region")
-    except DestinationConfigError:
+    except Exception:  # noqa: BLE001 - a profile that cannot be read is told of when credentials are looked for
         found = None
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with a configuration file
-        raise DestinationConfigError(f"destination {name}: AWS configuration: {error}") from None
-    if found or options.get("endpoint_url") or url:
-        return str(found or "us-east-1")
-    raise DestinationConfigError(f"destination {name}: region is missing; set it, or AWS_REGION")
+    return str(found or _REGION)
 
 
 class JsonService:
@@ -249,11 +245,18 @@ class JsonService:
         if 200 <= answer.status < 300:
             return Reply("accepted")
         code, message = _told(answer)
-        reason = f"{http.origin(self.url)}: HTTP {answer.status} {code}: {self._mask(message)}".rstrip(": ")
+        reason = f"{self}: HTTP {answer.status} {code}: {self._mask(message)}".rstrip(": ")
         after = http.retry_after(answer.headers.get("retry-after"))
         if answer.status in http.AGAIN or code in THROTTLED:
             return Reply("again", reason, after)
-        return explained(code, reason, answer.status, HINTS, _skew(answer))
+        return explained(code, reason, answer.status, HINTS, _skew(answer) if answer.status in _SIGNED else 0.0)
+
+    def explain(self, code: str, message: str, *, final: bool) -> Reply:
+        """Return what the failure of one part of a request means; ``final``: the service says that it is at fault."""
+        reason = f"{self}: {code}: {self._mask(message)}".rstrip(": ")
+        if code in THROTTLED or not final:
+            return Reply("again", reason)
+        return explained(code, reason, 400, HINTS)
 
     def close(self) -> None:
         """End what is under way, too."""

@@ -25,7 +25,7 @@ from otelgw_exporters.codes import explained
 from otelgw_exporters.delivery import DONE, OPERATOR_DELAY, Exporter, Outcome, Reply, Verdict, all_retry
 from otelgw_exporters.errors import DestinationConfigError
 
-__all__ = ["RETRY", "BlobExporter", "Store", "Writer", "classify", "client_options", "obstore_of"]
+__all__ = ["RETRY", "BlobExporter", "Provider", "Store", "Writer", "classify", "client_options", "obstore_of"]
 
 T = TypeVar("T")
 
@@ -62,6 +62,18 @@ class Store(NamedTuple):
     hints: Mapping[str, str]
     mask: Callable[[str], str]
     throttled: frozenset[str] = frozenset({"SlowDown", "ServerBusy", "OperationTimedOut"})
+
+
+class Provider:
+    """Gives obstore credentials: ``give`` returns a dictionary of one of the kinds that it knows."""
+
+    refresh_threshold = timedelta(minutes=5)  # before they expire they are asked for again
+
+    def __init__(self, give: Callable[[], dict[str, Any]]) -> None:
+        self._give = give
+
+    def __call__(self) -> Any:
+        return self._give()
 
 
 def obstore_of(name: str) -> Any:

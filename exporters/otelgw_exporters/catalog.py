@@ -7,14 +7,37 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from otelgw_exporters.errors import DestinationConfigError
-from otelgw_exporters.rows import Option, Row, buckets, callbacks, core, http, meant, platforms
+from otelgw_exporters.rows import (
+    Option,
+    Row,
+    aws,
+    buckets,
+    callbacks,
+    core,
+    datadog,
+    elastic,
+    http,
+    meant,
+    platforms,
+    postgres,
+)
 
 if TYPE_CHECKING:
     from otelgw_exporters.delivery import Exporter
 
 __all__ = ["KNOWN_CALLBACKS", "ROWS", "Option", "Row", "build", "row"]
 
-ROWS: tuple[Row, ...] = (*core.ROWS, *buckets.ROWS[:1], *http.ROWS, *callbacks.ROWS, *platforms.ROWS)
+ROWS: tuple[Row, ...] = (
+    *core.ROWS,
+    *buckets.ROWS,
+    *aws.ROWS,
+    *http.ROWS,
+    *callbacks.ROWS,
+    *datadog.ROWS,
+    *postgres.ROWS,
+    *platforms.ROWS,
+    *elastic.ROWS,
+)
 
 _CALLBACKS = frozenset(
     """

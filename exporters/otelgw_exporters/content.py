@@ -107,7 +107,7 @@ class Asked:
         if not isinstance(given, str):
             return None
         if not self.body or semconv.OTELGW_CALL_ID not in self._attributes:
-            return given
+            return given if given != self._attributes.get(semconv.OTELGW_KEY_USER_ID) else None
         return given if any(self.body.get(name) == given for name in _USERS) else None
 
     def tool(self, kind: str) -> Any:

@@ -31,7 +31,7 @@ from otelgw_exporters.delivery import (
     let_others_run,
     to_outcome,
 )
-from otelgw_exporters.elasticsearch_template import OPENSEARCH, STOCK, template
+from otelgw_exporters.elasticsearch_template import OPENSEARCH, STOCK, Flavor, template
 from otelgw_exporters.errors import DestinationConfigError
 from otelgw_exporters.posting import UNUSABLE, classify, explanation, packed
 from otelgw_exporters.semconv import profile_of
@@ -48,7 +48,7 @@ _TAKEN = frozenset({200, 201, 409})  # 409: a try before this one has stored it
 _AGAIN = frozenset({408, 429, *range(500, 600)})
 _OPERATOR = {
     401: "the credentials are not accepted: mend api_key, or username and password",
-    403: "the credentials lack the right to write there: mend the rights of the key or user (create_doc, auto_configure)",
+    403: "the key or user may not write there: mend its rights (create_doc and auto_configure on traces-*)",
     404: "no index template makes this a data stream: mend it by template: true, or put one",
 }
 _TEMPLATE_DENIED = (
@@ -188,22 +188,21 @@ class ElasticsearchExporter(Exporter):
         """
         if self._templated:
             return None
-        for flavor in (STOCK, OPENSEARCH):
-            body = document.write(template(self._stream.dataset, flavor))
-            path = f"/_index_template/otelgw-traces-{self._stream.dataset}"
-            answer = self._post(path, "application/json", body, deadline)
-            if isinstance(answer, Reply):
-                return answer
-            genuine = "x-elastic-product" in answer.headers
-            if answer.status == 403 and genuine:
-                break  # a key with rights for documents only; the stream has its template, or the documents are refused
-            if answer.status != 400 or genuine:
-                break
+        answer = self._put_template(STOCK, deadline)
+        if isinstance(answer, http.Answer) and answer.status == 400 and not _genuine(answer):
+            answer = self._put_template(OPENSEARCH, deadline)
+        if isinstance(answer, Reply):
+            return answer
         reply = classify(answer, self._mask(explanation(answer)), {**_OPERATOR, 403: _TEMPLATE_DENIED})
-        if reply.kind == "accepted" or (answer.status == 403 and genuine):
-            self._templated, self._strict = True, genuine
+        # A key may have rights for documents only: the stream has its template, or Elasticsearch refuses the documents.
+        if reply.kind == "accepted" or (answer.status == 403 and _genuine(answer)):
+            self._templated, self._strict = True, _genuine(answer)
             return None
         return Reply("again", f"the index template: {reply.reason}", reply.after or OPERATOR_DELAY)
+
+    def _put_template(self, flavor: Flavor, deadline: float) -> http.Answer | Reply:
+        path = f"/_index_template/otelgw-traces-{self._stream.dataset}"
+        return self._post(path, "application/json", document.write(template(self._stream.dataset, flavor)), deadline)
 
     def _post(self, path: str, kind: str, body: bytes, deadline: float) -> http.Answer | Reply:
         headers = {"content-type": kind}
@@ -218,6 +217,11 @@ class ElasticsearchExporter(Exporter):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {http.origin(self._url)} {self._stream.name}>"
+
+
+def _genuine(answer: http.Answer) -> bool:
+    """Say whether it is Elasticsearch that answers: OpenSearch knows neither its mappings nor its parameters."""
+    return "x-elastic-product" in answer.headers
 
 
 def document_of(span: ReadableSpan, attributes: Mapping[str, Any], stream: Mapping[str, str]) -> dict[str, Any]:
@@ -288,13 +292,11 @@ def _runs(entries: Sequence[_Entry], max_bytes: int) -> list[Sequence[_Entry]]:
 
 def _authorization(chosen: Mapping[str, Any]) -> dict[str, str]:
     key, user, password = chosen["api_key"], chosen["username"], chosen["password"]
-    if key and (user or password):
-        raise DestinationConfigError("elasticsearch: api_key: set either it, or username and password")
-    if bool(user) != bool(password):
-        raise DestinationConfigError("elasticsearch: username and password go together: set both")
     if key:
         text = str(key).strip()
         return {"authorization": f"ApiKey {_base64(text) if ':' in text else text}"}
+    if bool(user) != bool(password):
+        raise DestinationConfigError("elasticsearch: username and password go together: set both")
     return {"authorization": f"Basic {_base64(f'{user}:{password}')}"} if user else {}
 
 

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from otelgw_exporters import semconv
 
-__all__ = ["OPENSEARCH", "PRIORITY", "STOCK", "VERSION", "template"]
+__all__ = ["OPENSEARCH", "STOCK", "Flavor", "template"]
 
 Flavor = Literal["elasticsearch", "opensearch"]
 STOCK: Flavor = "elasticsearch"
 OPENSEARCH: Flavor = "opensearch"
 
-VERSION = 1
-PRIORITY = 95  # Elasticsearch's own template has 120
+_VERSION = 1
+_PRIORITY = 95  # Elasticsearch's own template has 120
 
 _KEYWORD = {"type": "keyword", "ignore_above": 1024}
 _TEXT = (
@@ -37,6 +37,7 @@ _FRACTIONS = (
     semconv.GEN_AI_REQUEST_TEMPERATURE,
     semconv.GEN_AI_REQUEST_TOP_P,
 )
+_UNSEARCHED = (*sorted(semconv.BODIES), semconv.GEN_AI_TOOL_DEFINITIONS)
 
 
 def template(dataset: str, flavor: Flavor = STOCK) -> dict[str, Any]:
@@ -48,8 +49,8 @@ def template(dataset: str, flavor: Flavor = STOCK) -> dict[str, Any]:
         mapping["total_fields"] = {"limit": 2000}
     return {
         "index_patterns": [f"traces-{dataset}-*"],
-        "priority": PRIORITY,
-        "version": VERSION,
+        "priority": _PRIORITY,
+        "version": _VERSION,
         "data_stream": {},
         "_meta": {"managed_by": "otelgw", "description": "spans in OpenTelemetry's fields"},
         "template": {"settings": {"index": {"mapping": mapping}}, "mappings": _mappings(flavor)},
@@ -81,12 +82,12 @@ def _mappings(flavor: Flavor) -> dict[str, Any]:
 
 def _known() -> dict[str, Any]:
     """Return the fields whose type the first value that comes must not decide."""
-    unsearched = {"type": "keyword", "index": False, "doc_values": False}
-    return (
-        dict.fromkeys(_TEXT, {"type": "text"})
-        | dict.fromkeys(_FRACTIONS, {"type": "double"})
-        | dict.fromkeys((*sorted(semconv.BODIES), semconv.GEN_AI_TOOL_DEFINITIONS), unsearched)
+    types: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+        (_TEXT, {"type": "text"}),
+        (_FRACTIONS, {"type": "double"}),
+        (_UNSEARCHED, {"type": "keyword", "index": False, "doc_values": False}),
     )
+    return {name: mapping for names, mapping in types for name in names}
 
 
 def _attributes(flavor: Flavor, priority: int, known: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ __all__ = ["LangfuseExporter", "LangfuseShape", "events"]
 
 _INGESTION = "/api/public/ingestion"
 _BATCH = 3_500_000  # bytes that the server's own SDKs put into a batch at most
+_SPANS = 100  # in a batch: the answer has a line for each of their events
+_PARTLY = 207
 _NAMESPACE = uuid.UUID("2d3f1c0e-6f57-5c7d-9a53-5b0c3f6f7a10")
 _LATER = frozenset({408, 425, 429, *range(500, 600)})
 
@@ -39,7 +41,7 @@ class LangfuseShape(Shape):
         continued = bool(reading.metadata.get("existing_trace_id"))
         if reading.role == "server" and not continued:
             # The trace takes its name and what was said from its root, which a span with a parent is not by itself.
-            attributes["langfuse.internal.as_root"] = "true"
+            attributes |= {"langfuse.internal.as_root": "true", "langfuse.internal.is_app_root": True}
         trace = langfuse.trace_id(reading)
         if trace is not None and trace != span.context.trace_id:
             span._context = _moved(span.context, trace)
@@ -90,8 +92,11 @@ class LangfuseExporter(VendorExporter):
             answer = http.send(self._http, self._url, packed(body) if self._gzip else body, deadline, self.mask)
             if isinstance(answer, Reply):
                 return answer
-            if answer.status == 207 or 200 <= answer.status < 300:
-                named.update(_refused(answer, self.mask))
+            if answer.status == _PARTLY:
+                told = document.read(answer.body)
+                if not isinstance(told, dict):  # longer than what is read of an answer, or cut off
+                    return Reply("too_large" if len(part) > 1 else "again", "HTTP 207 without a list that can be read")
+                named.update(_refused(told, self.mask))
             return http.classify(answer, self.mask(explanation(answer)))
 
         decided = deliver_in_parts(list(_runs(made, min(self._max_bytes, _BATCH))), send, deadline)
@@ -109,7 +114,7 @@ def _runs(made: Sequence[list[tuple[str, bytes]]], limit: int) -> Iterator[Seque
     size = 0
     for each in made:
         own = sum(len(data) + 1 for _, data in each)
-        if run and size + own > limit:
+        if run and (size + own > limit or len(run) >= _SPANS):
             yield run
             run, size = [], 0
         run.append(each)
@@ -118,10 +123,9 @@ def _runs(made: Sequence[list[tuple[str, bytes]]], limit: int) -> Iterator[Seque
         yield run
 
 
-def _refused(answer: http.Answer, mask: Any) -> Iterator[tuple[str, Verdict]]:
+def _refused(told: dict[str, Any], mask: Any) -> Iterator[tuple[str, Verdict]]:
     """Yield the events that a 207 says were not taken, and what that means for their spans."""
-    told = document.read(answer.body)
-    errors = told.get("errors") if isinstance(told, dict) else None
+    errors = told.get("errors")
     for each in errors if isinstance(errors, list) else ():
         if not isinstance(each, dict):
             continue
@@ -212,12 +216,12 @@ def _metadata(held: Any, kind: str) -> dict[str, Any]:
 
 
 def _parameters(held: Any) -> dict[str, Any] | None:
-    """Return the parameters; the ingestion takes texts, numbers, truths and lists of texts."""
+    """Return the parameters; the schema has whole numbers as two of its kinds at once, so they go as text."""
     given = _value(held, "observation.model.parameters")
     if not isinstance(given, dict):
         return None
-    simple = (str, int, float, bool)
-    return {key: value if isinstance(value, simple) else document.write(value).decode() for key, value in given.items()}
+    plain = (str, float, bool)
+    return {key: value if isinstance(value, plain) else document.write(value).decode() for key, value in given.items()}
 
 
 def _known(body: dict[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def complete(row: Row, given: Mapping[str, Any], env: Mapping[str, str] | None =
     """
     found = resolve(row, given, env)
     for option in row.options:
-        if option.required and not found[option.name]:
+        if option.required and not found[option.name] and not found.get(option.unless):
             variables = f", or the variable {' or '.join(option.env)}" if option.env else ""
             raise DestinationConfigError(f"{row.name}: {option.name} is missing; set it{variables}")
     return found

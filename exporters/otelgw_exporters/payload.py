@@ -266,7 +266,8 @@ class _Payload:
 
     def metadata(self, end_user: str | None, address: str) -> dict[str, Any]:
         own = self.own
-        user = _text(own, semconv.USER_ID)
+        user = _text(own, semconv.OTELGW_KEY_USER_ID) or _text(own, semconv.USER_ID)
+        owned = semconv.OTELGW_KEY_USER_ID in own
         return {
             "user_api_key_hash": _text(own, semconv.OTELGW_KEY_HASH),
             "user_api_key_alias": _text(own, semconv.OTELGW_KEY_ALIAS),
@@ -275,9 +276,9 @@ class _Payload:
             "user_api_key_budget_reset_at": None,
             "user_api_key_team_id": _text(own, semconv.OTELGW_TEAM_ID),
             "user_api_key_org_id": None,
-            "user_api_key_user_id": user if user != end_user else None,
+            "user_api_key_user_id": user if owned or user != end_user else None,
             "user_api_key_team_alias": _text(own, semconv.OTELGW_TEAM_ALIAS),
-            "user_api_key_user_email": None,
+            "user_api_key_user_email": _text(own, semconv.OTELGW_KEY_USER_EMAIL),
             "user_api_key_end_user_id": end_user,
             "user_api_key_request_route": self.route or None,
             "spend_logs_metadata": None,

@@ -28,12 +28,27 @@ from otelgw_exporters.delivery import (
     to_outcome,
 )
 
-__all__ = ["UNUSABLE", "Limits", "Piece", "Posting", "classify", "explanation", "packed", "runs", "write_array"]
+__all__ = [
+    "UNUSABLE",
+    "Limits",
+    "Piece",
+    "Posting",
+    "Undeliverable",
+    "classify",
+    "explanation",
+    "packed",
+    "runs",
+    "write_array",
+]
 
 UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 """What encoding a span of strange content can raise; the span is at fault, and a repetition of no use."""
 
 _SAID = ("message", "error", "errors", "detail", "title", "reason", "description")
+
+
+class Undeliverable(Exception):
+    """A call that the vendor would take and drop; its text says why."""
 
 
 class Limits(NamedTuple):
@@ -59,7 +74,11 @@ class Posting(Exporter):
 
     @abstractmethod
     def encode(self, call: Call) -> bytes | None:
-        """Return a call in the vendor's form; None where it is not for this destination."""
+        """Return a call in the vendor's form; None where it is not for this destination.
+
+        Raises:
+            Undeliverable: it can never be delivered.
+        """
 
     @abstractmethod
     def send(self, part: Sequence[Piece], deadline: float) -> Reply:
@@ -74,6 +93,9 @@ class Posting(Exporter):
             let_others_run()
             try:
                 data = self.encode(call)
+            except Undeliverable as error:
+                found.append((call, Verdict("dead", str(error))))
+                continue
             except UNUSABLE as error:
                 found.append((call, Verdict("dead", f"the call cannot be encoded ({type(error).__name__})")))
                 continue

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from otelgw_exporters import aws, http
-from otelgw_exporters.blob import RETRY, Store, client_options, obstore_of
+from otelgw_exporters.blob import RETRY, Provider, Store, client_options, obstore_of
 from otelgw_exporters.errors import DestinationConfigError
 
 __all__ = ["s3_store"]
@@ -39,15 +39,12 @@ def s3_store(name: str, options: Mapping[str, Any]) -> Store:
     def build() -> Any:
         from obstore.store import S3Store
 
-        def provider() -> Any:
-            return keys().for_obstore()
-
         given: Any = {key: value for key, value in config.items() if value is not None}
         return S3Store(
             bucket,
             client_options=over,
             retry_config=RETRY,
-            credential_provider=provider,
+            credential_provider=Provider(lambda: keys().for_obstore()),
             **given,
         )
 

@@ -12,13 +12,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from otelgw.config import python_callbacks
+from otelgw.config import callback_params, python_callbacks
 from otelgw.config.context import Context
 from otelgw.config.document import Location
 from otelgw.config.findings import did_you_mean
 from otelgw.config.model import DestinationSection, SelectionSection
 from otelgw.config.python_callbacks import Told
-from otelgw.config.redaction import RedactSection, redaction
+from otelgw.config.redaction import RedactSection, given, redaction
 from otelgw.config.section import names_list
 from otelgw.config.settings import Destination, Selection
 from otelgw.config.vocabulary import MASKING_CALLBACKS, CallbackSettings, LitellmSettings
@@ -101,6 +101,7 @@ def destinations(
     if not wanted and standard is None and console_by_default:
         wanted.append(Wanted("console"))
     _withhold(callback_settings, wanted, context)
+    callback_params.fill_in(settings, wanted, context)
     _tag(settings, wanted, context)
     for each in wanted:
         each.redaction = each.redaction or redact
@@ -133,7 +134,7 @@ def _of_section(item: DestinationSection, location: Location, context: Context) 
         redact=item.redact_user_api_key_info,
         selection=_selection(item.select),
         required=item.required,
-        redaction=item.redact,
+        redaction=given(item),
         tags=_known_tags(item.default_tags, (*location, "default_tags"), context),
     )
 
@@ -185,8 +186,8 @@ def _is_destination(name: str, location: Location, context: Context) -> bool:
     if name in MASKING_CALLBACKS:
         context.findings.error(
             location,
-            f"`{name}` masks content, which is not available in this version: content would be recorded unmasked. "
-            "Remove it, or set turn_off_message_logging: true",
+            f"`{name}` is not available here, and without it content would be recorded unmasked. Remove it, and say "
+            "in `otelgw.redact` what is to be taken out, or set turn_off_message_logging: true",
         )
     elif name in catalog.KNOWN_CALLBACKS:
         context.findings.warn(location, _unavailable(name))
@@ -275,7 +276,7 @@ def _withhold(callback_settings: Any, wanted: list[Wanted], context: Context) ->
         context.others(section, location, frozenset())
         for each in meant:
             each.content = each.content and section.message_logging
-            each.redaction = each.redaction or section.redact
+            each.redaction = each.redaction or given(section)
 
 
 def has_row(callback: str) -> bool:

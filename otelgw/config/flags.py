@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from otelgw_exporters.rows.collector import TARGETS
+
 __all__ = ["COMMANDS", "FLAGS", "Command", "Flag", "Flags", "boolean", "of_command"]
 
 TRUE = frozenset({"1", "true", "yes", "on"})
@@ -48,11 +50,14 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Command:
+    """A command; ``argument`` stands after its name, and where ``file`` is set the name of a file after that."""
+
     name: str
     help: str
     argument: str = ""
     choices: tuple[str, ...] = ()
     optional: bool = True
+    file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,11 @@ class Flags:
         return [item.name for item in fields(cls)]
 
 
-_CONFIGURED = ("serve", "check", "models", "collect", "spool")
+_CONFIGURED = ("serve", "check", "models", "collect", "spool", "collector", "doctor")
 _RUNNING = ("serve", "collect")
-_BOUND = ("serve", "check", "spool")
+_BOUND = ("serve", "check", "spool", "doctor")
 _SPOOL = ("spool",)
+_COLLECTOR = ("collector",)
 
 FLAGS: tuple[Flag, ...] = (
     Flag("config", ("--config", "-c", "-config"), "OTELGW_CONFIG", "the config file", "path", commands=_CONFIGURED),
@@ -133,6 +139,23 @@ FLAGS: tuple[Flag, ...] = (
     Flag("since", ("--from",), "OTELGW_SPOOL_FROM", "replay from then on: 2026-01-31T12:00, or 2h", commands=_SPOOL),
     Flag("until", ("--to",), "OTELGW_SPOOL_TO", "replay up to then; else up to now", commands=_SPOOL),
     Flag("destination", ("--destination",), "OTELGW_SPOOL_DESTINATION", "the destination's name", commands=_SPOOL),
+    Flag(
+        "target",
+        ("--to",),
+        "OTELGW_COLLECTOR_TO",
+        "the backend that the Collector passes spans on to",
+        "choice",
+        tuple(TARGETS),
+        commands=_COLLECTOR,
+    ),
+    Flag(
+        "otelcol",
+        ("--otelcol",),
+        "OTELGW_OTELCOL",
+        "the Collector to check with; else otelcol-contrib or otelcol on PATH",
+        "path",
+        commands=_COLLECTOR,
+    ),
     Flag("timeout", ("--timeout",), "OTELGW_TIMEOUT", "seconds to wait", "integer", default="60", commands=("test",)),
 )
 
@@ -142,7 +165,16 @@ COMMANDS: tuple[Command, ...] = (
     Command("test", "send one request to a running gateway and print the answer, the trace id and the headers"),
     Command("models", "list the models of the config, their providers and prices"),
     Command("destinations", "list the destinations, or show one with its options and variables", "name"),
+    Command("doctor", "send a test span to each destination, read it back where that can be, say what to mend", "name"),
     Command("collect", "receive spans from other applications by OTLP and deliver them, without a gateway"),
+    Command(
+        "collector",
+        "print the config of an OpenTelemetry Collector for what this one sends, or check one",
+        "action",
+        ("render", "check"),
+        optional=False,
+        file=True,
+    ),
     Command(
         "spool",
         "show what is not delivered yet, list dead letters or send them again, replay what was delivered",

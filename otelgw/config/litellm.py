@@ -5,18 +5,31 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from otelgw.config import bind, env
+from otelgw.config import bind, callback_params, env
 from otelgw.config.context import Context
 from otelgw.config.deployments import Defaults, default_deployments, deployments
 from otelgw.config.destinations import ADD_ONE, DEFAULT_TAGS, destinations, has_row
 from otelgw.config.document import Location
 from otelgw.config.findings import did_you_mean
 from otelgw.config.flags import Flags
+from otelgw.config.keys import keys
 from otelgw.config.metrics import metrics
 from otelgw.config.model import DestinationSection, OtelgwSection
 from otelgw.config.python_callbacks import Told
 from otelgw.config.receiver import address, receiver
-from otelgw.config.settings import Auth, Deployment, Destination, Limits, Receiver, Settings, Spool, Timeouts, Tracing
+from otelgw.config.redaction import given
+from otelgw.config.settings import (
+    Auth,
+    Deployment,
+    Destination,
+    Keys,
+    Limits,
+    Receiver,
+    Settings,
+    Spool,
+    Timeouts,
+    Tracing,
+)
 from otelgw.config.vocabulary import (
     ACCESS_CONTROLS,
     GENERAL_IGNORED,
@@ -82,10 +95,14 @@ def settings(context: Context, flags: Flags, *, configured: bool, collecting: bo
         otel=general.otel,
         console_by_default=not configured,
         sampling="parent" if sampled else "all",
-        redact=section.redact,
+        redact=given(section),
         told=Told(section.allow_remote_callbacks, {each.id: dict(each.model_info) for each in found}),
     )
-    tracing = _tracing(section, environment, litellm, targets, context)
+    own = Keys()
+    if not collecting:
+        default = "parent" if sampled else "all"
+        own = keys(section, litellm, general, context, master_key=master_key, sampling=default)
+    tracing = _tracing(section, environment, litellm, targets, context, tenants=own.tenants)
     incoming = receiver(section, targets, context, always=collecting)
     if collecting and tracing.disabled:
         context.findings.error((), "there is nothing to collect for: add a destination, and unset OTEL_SDK_DISABLED")
@@ -102,6 +119,7 @@ def settings(context: Context, flags: Flags, *, configured: bool, collecting: bo
             allowed_hosts=tuple(host.lower() for host in dict.fromkeys(section.auth.allowed_hosts)),
             forward_client_headers=general.forward_client_headers_to_llm_api,
         ),
+        keys=own,
         tracing=tracing,
         limits=_limits(section, general),
         spool=Spool(**section.spool.model_dump()),
@@ -174,6 +192,8 @@ def _others(section: Vocabulary, name: str, ignored: frozenset[str], context: Co
             context.findings.ignore(place, "known, without effect in this version")
         elif key.endswith(DEFAULT_TAGS) and has_row(key.removesuffix(DEFAULT_TAGS)):
             continue  # `destinations` has read it
+        elif callback_params.belongs(key):
+            continue  # the same
         elif _of_a_destination(key):
             context.findings.ignore(place, "belongs to a destination that is not available in this version")
         elif not context.misspelt_control(key, place):
@@ -244,6 +264,8 @@ def _tracing(
     litellm: LitellmSettings,
     targets: tuple[Destination, ...],
     context: Context,
+    *,
+    tenants: bool,
 ) -> Tracing:
     """Return the tracing settings: the file, else the environment, else the default; of content the stricter."""
     given = section.model_fields_set
@@ -252,7 +274,7 @@ def _tracing(
     def chosen(name: str, own: Any, standard: Any, fallback: Any) -> Any:
         return own if name in given else fallback if standard is None else standard
 
-    if not targets and not environment.disabled:
+    if not targets and not tenants and not environment.disabled:
         context.findings.warn((), ADD_ONE, strict=False)
     headers = section.capture_headers
     return Tracing(
@@ -281,7 +303,7 @@ def _tracing(
         header_attributes=_header_attributes(section, context),
         content=section.content and not litellm.turn_off_message_logging and environment.content is not False,
         allow_no_log=not litellm.global_disable_no_log_param,
-        disabled=environment.disabled or not targets,
+        disabled=environment.disabled or not (targets or tenants),
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from otelgw.config.redaction import RedactSection
 from otelgw.config.section import DAY, Names, Seconds, Section, names_list, one_or_more
 from otelgw.config.settings import Limits, MetricsExport, Receiver, Server, Spool, Timeouts, Tracing
+from otelgw.keys.fields import KeySection, TeamSection, TenantsSection
 
 __all__ = [
     "AuthSection",
@@ -214,6 +215,11 @@ class AuthSection(Section):
         description="Host names that callers may use where no `master_key` is set, besides loopback names and the "
         "bound address.",
     )
+    redis_url: str | None = Field(
+        default=None,
+        description="`redis://[:password@]host:port/db` of Redis or Valkey, where gateways on several machines count "
+        "the rates of keys and teams together. Default: each machine counts its own.",
+    )
 
 
 class ReceiverSection(Section):
@@ -320,8 +326,8 @@ class DestinationSection(Section):
         description="It gets every request that it selects whatever a caller says, also under `no-log`: then without "
         "content. Of others it gets no content either, unless `content: true` stands here.",
     )
-    redact: RedactSection | None = Field(
-        default=None, description="What is taken out of what it gets. Default: `otelgw.redact`."
+    redact: RedactSection = Field(
+        default=RedactSection(), description="What is taken out of what it gets. Default: `otelgw.redact`."
     )
     default_tags: Names = Field(
         default_factory=list,
@@ -356,6 +362,13 @@ class OtelgwSection(Section):
     limits: LimitsSection = Field(default=LimitsSection(), description="Bounds on sizes, rates and counts.")
     spool: SpoolSection = Field(default=SpoolSection(), description="The queue between gateway and destinations.")
     auth: AuthSection = Field(default=AuthSection(), description="Besides `general_settings.master_key`.")
+    keys: list[KeySection] = Field(
+        default_factory=list, description="Virtual keys: see [keys and teams](../how-to/keys-and-teams.md)."
+    )
+    teams: list[TeamSection] = Field(default_factory=list, description="Teams of keys.")
+    tenants: TenantsSection = Field(
+        default=TenantsSection(), description="Bounds for the destinations of keys and teams."
+    )
     destinations: list[DestinationSection] = Field(
         default_factory=list, description="Where spans go, besides LiteLLM's callbacks; any number."
     )
@@ -399,8 +412,9 @@ class OtelgwSection(Section):
         "may be `user.id`, `session.id`, `otelgw.tags`, one below `otelgw.metadata.`, or one that the gateway has no "
         "meaning for.",
     )
-    redact: RedactSection | None = Field(
-        default=None, description="What is taken out of what destinations get that have no `redact` of their own."
+    redact: RedactSection = Field(
+        default=RedactSection(),
+        description="What is taken out of what destinations get that have no `redact` of their own.",
     )
     sampler: Literal[
         "always_on",

@@ -12,7 +12,7 @@ from otelgw.config.settings import Pattern, Redaction
 from otelgw.redaction.patterns import problem
 from otelgw.redaction.presets import PRESETS
 
-__all__ = ["PatternSection", "RedactSection", "redaction"]
+__all__ = ["PatternSection", "RedactSection", "given", "redaction"]
 
 _SHORTEST_LIMIT = 256  # bytes: what a mark and a little of the content take
 _NAMES = tuple(sorted(PRESETS))
@@ -69,6 +69,11 @@ class RedactSection(Section):
             if wrong:
                 raise ValueError(wrong)
         return patterns
+
+
+def given(holder: Any) -> RedactSection | None:
+    """Return the ``redact`` of a section that has one; None where the config says nothing."""
+    return holder.redact if "redact" in holder.model_fields_set else None
 
 
 def redaction(section: RedactSection | None) -> Redaction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -116,11 +117,16 @@ def _section(name: str, model: type[BaseModel], level: int = 3) -> Iterator[str]
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Section):
             below.append((f"{name}.{key}", annotation))
-            kind, default = f"[section](#{f'{name}.{key}'.lower().replace('.', '').replace('[]', '')})", ""
+            kind, default = f"[section](#{_anchor(f'{name}.{key}')})", ""
         rows.append((f"`{key}`", kind, field.description or "", default))
     yield from _table(("key", "type", "meaning", "default"), rows)
     for child, section in below:
         yield from _section(child, section, level + 1)
+
+
+def _anchor(heading: str) -> str:
+    """Return a heading's anchor, as code forges make them."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def _kind(schema: dict[str, Any]) -> str:

@@ -219,6 +219,8 @@ class Keys:
     database_url: str = field(default="", repr=False)  # PostgreSQL; empty: keys.db in the state directory
     redis_url: str = field(default="", repr=False)
     salt_key: str = field(default="", repr=False)
+    tenants: bool = False  # somebody may have destinations of their own
+    template: Destination = Destination("tenants", "tenants")  # what the config says of all of these
     allow_networks: tuple[str, ...] = ()
     exporters: int = 256  # of tenants' destinations that are kept open at once
     threads: int = 8  # that deliver to them

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
-from otelgw.config.model import Names, Seconds, Section, TimeoutsSection, names_list, one_or_more
+from otelgw.config.model import TimeoutsSection
 from otelgw.config.redaction import RedactSection
+from otelgw.config.section import Names, Seconds, Section, names_list, one_or_more
 
 __all__ = [
     "ACCESS_CONTROLS",
@@ -179,6 +180,11 @@ class LitellmSettings(Vocabulary):
     request_timeout: Seconds | None = Field(default=None, description="`timeout` of models without one; seconds.")
     num_retries: Retries | None = Field(default=None, description="`num_retries` of models without one.")
     json_logs: bool = Field(default=False, description="Log JSON lines.")
+    default_team_settings: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="Teams with destinations of their own: `team_id`, `success_callback`, `failure_callback`, and "
+        "their settings such as `langfuse_public_key`.",
+    )
 
 
 class GeneralSettings(Vocabulary):
@@ -189,6 +195,11 @@ class GeneralSettings(Vocabulary):
         description="The key that callers must send. Default: `OTELGW_MASTER_KEY`, then `LITELLM_MASTER_KEY`.",
     )
     otel: bool = Field(default=False, description="`true` is the callback `otel`.")
+    database_url: Text = Field(
+        default=None,
+        description="`postgresql://…`: where keys and teams are kept. Default: `keys.db` in the state directory. A "
+        "bare `DATABASE_URL` does nothing.",
+    )
     pass_through: Annotated[
         list[Literal["files", "batches", "uploads", "vector_stores", "fine_tuning"]],
         BeforeValidator(names_list),
@@ -222,8 +233,8 @@ class CallbackSettings(Vocabulary):
     """What one callback may record: ``callback_settings.<callback>``."""
 
     message_logging: bool = Field(default=True, description="`false` withholds prompts and answers from it.")
-    redact: RedactSection | None = Field(
-        default=None, description="otelgw's: what is taken out of what it gets. Default: `otelgw.redact`."
+    redact: RedactSection = Field(
+        default=RedactSection(), description="otelgw's: what is taken out of what it gets. Default: `otelgw.redact`."
     )
 
 
@@ -251,7 +262,7 @@ LITELLM_IGNORED = _words("""
     black_list_words_file blocked_user_list cache cache_params caching content_policy_fallbacks
     context_window_fallbacks cost_discount_config credential_list custom_provider_map cooldown_time
     default_fallbacks default_internal_user_params default_max_internal_user_budget
-    default_team_params default_team_settings disable_add_transform_inline_image_block disable_add_prefix_to_prompt
+    default_team_params disable_add_transform_inline_image_block disable_add_prefix_to_prompt
     disable_add_user_agent_to_request_tags disable_aiohttp_transport disable_copilot_system_to_assistant
     disable_end_user_cost_tracking disable_end_user_cost_tracking_prometheus_only disable_hf_tokenizer_download
     disable_no_log_param disable_token_counter drop_params drop_unsupported_params
@@ -274,7 +285,7 @@ GENERAL_IGNORED = _words("""
     background_health_checks coding_agent_gateway
     completion_model control_plane_url custom_key_generate custom_key_update custom_sso custom_ui_sso_sign_in_handler
     database_args database_connection_pool_limit database_connection_pool_timeout database_connection_timeout
-    database_extra_connection_params database_socket_timeout database_type database_url default_team_disabled
+    database_extra_connection_params database_socket_timeout database_type default_team_disabled
     disable_adding_master_key_hash_to_db disable_error_logs disable_master_key_return disable_prisma_schema_update
     disable_reset_budget disable_retry_on_max_parallel_request_limit_error disable_spend_logs disable_spend_updates
     embedding_model enable_health_check_routing enable_mcp_registry forward_openai_org_id health_check_concurrency

@@ -16,9 +16,8 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 _VERSION = otelgw.__version__.encode()
 # Limits of virtual keys; a request that was let in without one has none, which LiteLLM writes as "None".
-_CONSTANT: RawHeaders = [
-    (b"x-litellm-version", _VERSION),
-    (b"x-otelgw-version", _VERSION),
+_CONSTANT: RawHeaders = [(b"x-litellm-version", _VERSION), (b"x-otelgw-version", _VERSION)]
+_NO_LIMITS: RawHeaders = [
     (b"x-litellm-key-tpm-limit", b"None"),
     (b"x-otelgw-key-tpm-limit", b"None"),
     (b"x-litellm-key-rpm-limit", b"None"),
@@ -42,6 +41,7 @@ def gateway_headers(
         (b"x-litellm-call-id", call_id),
         (b"x-otelgw-call-id", call_id),
         *_CONSTANT,
+        *(exchange.limit_headers or _NO_LIMITS),
         (b"x-otelgw-trace-id", trace_id),
         (b"traceresponse", parent),
         (b"server-timing", b"trace;desc=" + parent),
@@ -117,7 +117,7 @@ async def refuse(
 def untraced(scope: MutableMapping[str, Any], send: Send) -> Send:
     """Return a ``send`` that adds the gateway's headers to an answer that belongs to no trace."""
     call_id = call_id_of(dict(scope["headers"])).encode()
-    extra = [(b"x-litellm-call-id", call_id), (b"x-otelgw-call-id", call_id), *_CONSTANT]
+    extra = [(b"x-litellm-call-id", call_id), (b"x-otelgw-call-id", call_id), *_CONSTANT, *_NO_LIMITS]
 
     async def send_with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

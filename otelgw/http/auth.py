@@ -76,9 +76,23 @@ class Authenticator:
         key = given_key(headers)
         digest = hashlib.sha256(key).digest()
         if key and hmac.compare_digest(digest, self._master):
-            return Caller(authenticated=True, key_hash=digest.hex(), key_alias="master", user_id="default_user_id")
+            return self._holder(digest)
         reason = "The key is not known." if key else "A key is needed."
         raise RequestRefused("unauthorized", f"{reason} Send it as Authorization: Bearer <key>.")
+
+    def recognise(self, headers: Mapping[bytes, bytes]) -> tuple[str, Caller | None]:
+        """Return the SHA-256 of the key that a request carries, in hex, and the caller if it is the master key.
+
+        Both are empty for a request without a key. To be asked only where a master key is set.
+        """
+        key = given_key(headers)
+        if not key:
+            return "", None
+        digest = hashlib.sha256(key).digest()
+        return digest.hex(), self._holder(digest) if hmac.compare_digest(digest, self._master) else None
+
+    def _holder(self, digest: bytes) -> Caller:
+        return Caller(authenticated=True, key_hash=digest.hex(), key_alias="master", user_id="default_user_id")
 
     def is_master(self, caller: Caller) -> bool:
         """Say whether ``caller`` gave the master key; where none is set nobody did."""

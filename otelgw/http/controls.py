@@ -183,8 +183,9 @@ class Controls:
 
     def _settle(self, exchange: Exchange) -> None:
         """Decide on content by everything that is known."""
-        audience, wanted = exchange.audience, self._wanted
-        if audience is not EVERYBODY and self._destinations:
+        own = exchange.grant is not None and bool(exchange.grant.logging)  # destinations that the config does not name
+        audience, wanted = exchange.audience, self._wanted or own
+        if audience is not EVERYBODY and self._destinations and not own:
             wanted = any(each.content and audience.includes(_answers(each)) for each in self._destinations)
             if not self._required and not any(audience.includes(_answers(each)) for each in self._destinations):
                 exchange.no_log = True

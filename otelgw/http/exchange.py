@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, MutableMapping, Sequence
 from time import monotonic_ns, time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from otelgw.config.settings import LoggingPolicy, Tracing
@@ -24,6 +24,9 @@ from otelgw.tracing.propagation import (
     ratio_sampled,
 )
 from otelgw.tracing.record import EVERYBODY, Attempt, Caller, Capture, Record, Target
+
+if TYPE_CHECKING:
+    from otelgw.keys.grant import Grant
 
 __all__ = ["Exchange", "call_id_of"]
 
@@ -75,10 +78,12 @@ class Exchange:
         "flags",
         "generation_end",
         "generation_span_id",
+        "grant",
         "headers",
         "intent",
         "labels",
         "less",
+        "limit_headers",
         "metadata",
         "method",
         "more",
@@ -147,6 +152,8 @@ class Exchange:
         self.intent = b""  # the spool's note of this request, which its record settles
         self.no_log = False  # the caller wants no record of this request
         self.policy = _NO_POLICY
+        self.grant: Grant | None = None  # what a virtual key allows
+        self.limit_headers: Sequence[tuple[bytes, bytes]] = ()  # its limits, in the answer
         self.less = False  # the caller wants no content recorded
         self.more = False  # the caller wants content recorded where the config does not, and may have it
         self.audience = EVERYBODY

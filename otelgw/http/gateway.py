@@ -29,6 +29,8 @@ from otelgw.http.exchange import Exchange
 from otelgw.http.models import answer_models
 from otelgw.http.relay import Relay
 from otelgw.http.routing import Router
+from otelgw.keys.admin import administer
+from otelgw.keys.gatekeeper import Gatekeeper
 from otelgw.spool import Intent
 from otelgw.tracing.record import Record, Target, encode
 
@@ -67,10 +69,12 @@ class Gateway:
         spool: Spool | None,
         transports: Mapping[str, httpx.AsyncBaseTransport],
         local: ASGIApp,
+        keys: Gatekeeper | None = None,
     ) -> None:
         self.settings = settings
         self.spool = spool
         self.local = local
+        self.keys = keys
         self.auth = Authenticator(settings.auth, settings.server.host)
         self.cors = Cors(self.auth) if settings.auth.cors_allow_origins else None
         self.router = Router(settings.deployments)
@@ -79,6 +83,7 @@ class Gateway:
         self.relay = Relay(
             settings, self.router, self.controls, transports, budget, self.commit, self.intend, self._durable()
         )
+        self.relay.keys = keys
         self.inflight: set[Exchange] = set()
         self.draining = False
         self.stopping = False
@@ -150,14 +155,19 @@ class Gateway:
         preflight = self.cors is not None and self.cors.is_preflight(exchange)
         try:
             if not preflight:
-                exchange.caller = self.auth.authenticate(exchange.headers)
-        except RequestRefused as error:
-            exchange.begin_trace(tracing, "ignore" if error.error_type == "unauthorized" else tracing.trust)
+                if self.keys is None:
+                    exchange.caller = self.auth.authenticate(exchange.headers)
+                else:
+                    await self.keys.admit(exchange)
+        except GatewayError as error:
+            exchange.begin_trace(tracing, tracing.trust if error.error_type == "forbidden" else "ignore")
             await self._discard_body(exchange, receive)
             raise
         # A preflight carries no key, so with keys in use nobody knows who sent it.
         exchange.begin_trace(tracing, "ignore" if preflight and not self.auth.open else tracing.trust)
-        refused = self.controls.begin(exchange, policy_of(master=self.auth.is_master(exchange.caller))) or refused
+        grant = exchange.grant
+        policy = policy_of(master=self.auth.is_master(exchange.caller)) if grant is None else grant.policy
+        refused = self.controls.begin(exchange, policy) or refused
         if preflight and self.cors is not None:
             await self.cors.answer_preflight(exchange, send, self.commit)
         elif self.draining:
@@ -169,6 +179,8 @@ class Gateway:
         elif match.route.kind == routes.LOCAL:
             await self._discard_body(exchange, receive)
             await answer_models(exchange, self.router, match, send, self.commit)
+        elif match.route.kind == routes.ADMIN:
+            await administer(self.keys, exchange, match, receive, send, self.commit)
         else:
             await self.relay.run(exchange, match, receive, send)
 

@@ -11,7 +11,7 @@ import httpx
 
 from otelgw.config.settings import Deployment, Limits, Settings
 from otelgw.errors import RequestRefused
-from otelgw.http import multipart, routes, splice
+from otelgw.http import form, multipart, routes, splice
 from otelgw.http.body import Pace, Receive, check_declared, read, receive_part, too_large
 from otelgw.http.capture import BodyCapture, Budget, is_text
 from otelgw.http.client import build_request
@@ -161,7 +161,7 @@ async def prepare(
     special = not _SPECIAL_HEADERS.isdisjoint(exchange.headers)
     content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
     if _essence(content_type) == _MULTIPART:
-        outbound = await _prepare_form(exchange, match, receive, settings, router, content_type)
+        outbound = await _prepare_form(exchange, match, receive, settings, router, controls, content_type)
     else:
         limits = settings.limits
         limit = limits.file_body if match.route.large else limits.body
@@ -206,8 +206,7 @@ def _prepare_body(
         if len(body) > limits.capture:
             # They may stand where the capture is cut.
             exchange.metadata = _metadata(fields, exchange.metadata)
-            if isinstance(user := splice.value_of(fields, "user"), str) and user:
-                exchange.labels.setdefault(semconv.USER_ID, user[:_IDENTIFIER])
+            _put_user(exchange, fields)
         exchange.stream = splice.value_of(fields, "stream") is True
     elif body:
         exchange.request = _capture(_recordable_text(body, content_type), content_type, limits)
@@ -274,12 +273,20 @@ def _recordable_text(body: bytes, content_type: str) -> bytes:
 def _metadata(fields: splice.Fields, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a body's ``metadata``, with its ``tags``; what was ``given`` by header wins, tags are joined."""
     found: dict[str, Any] = {}
+    tags: list[Any] = []
     for name in ("litellm_metadata", "metadata"):
         metadata = splice.value_of(fields, name)
         if isinstance(metadata, dict):
             found |= splice.scrubbed(metadata)
-    tags = [*_tags(found.get("tags")), *_tags(splice.value_of(fields, "tags")), *_tags(given.get("tags"))]
+            tags += _tags(metadata.get("tags"))
+    tags += [*_tags(splice.value_of(fields, "tags")), *_tags(given.get("tags"))]
     return {**found, **given, **({"tags": tags} if tags else {})}
+
+
+def _put_user(exchange: Exchange, fields: splice.Fields) -> None:
+    user = splice.value_of(fields, "user")
+    if isinstance(user, str) and user:
+        exchange.labels.setdefault(semconv.USER_ID, user[:_IDENTIFIER])
 
 
 def _tags(value: Any) -> list[Any]:
@@ -347,6 +354,7 @@ async def _prepare_form(
     receive: Receive,
     settings: Settings,
     router: Router,
+    controls: Controls,
     content_type: str,
 ) -> Outbound:
     """Find ``model`` in a multipart body; what comes after it is streamed on as it arrives."""
@@ -365,7 +373,9 @@ async def _prepare_form(
     search = multipart.Search(boundary, "model")
     # Files of a files route name no model; those of the others come before or after it, as the caller likes.
     peek = _PEEK if route.group else limits.body
-    while upload.more and search.field is None and upload.size <= peek:
+    while upload.more and (
+        (search.field is None and upload.size <= peek) or (upload.size < form.HEAD and not form.has_file(search.body))
+    ):
         search.feed(await upload.part())
     field = search.field
     query = exchange.scope.get("query_string", b"")
@@ -374,15 +384,21 @@ async def _prepare_form(
     provider = exchange.headers.get(b"x-otelgw-provider", b"").decode("latin-1")
     upstreams = router.resolve_pass_through(model, provider)
     declared = exchange.headers.get(b"content-length", b"")
+    begun = bytes(search.body)
+    own = form.read(begun, boundary, keep_metadata=upstreams[0].deployment.forward_metadata)
+    if own.fields:
+        controls.read_fields(exchange, own.fields)
+        exchange.metadata = _metadata(own.fields, exchange.metadata)
+        _put_user(exchange, own.fields)
     return Outbound(
         route=route,
         path=match.upstream_path,
         query=query,
         upstreams=upstreams[:1] if upload.more else upstreams,
-        content=bytes(search.body),
-        form_model=field,
+        content=own.body,
+        form_model=field if own.body is begun else multipart.find_field(own.body, boundary, "model"),
         rest=upload.rest() if upload.more else None,
-        length=int(declared) if declared.isdigit() else None,
+        length=int(declared) - len(begun) + len(own.body) if declared.isdigit() else None,
         model_in_query=named_in_query,
     )
 

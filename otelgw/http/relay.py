@@ -29,6 +29,7 @@ from otelgw.http.routing import Router, Upstream
 from otelgw.http.sse import UsageFilter
 from otelgw.http.turns import LONGEST_WAIT, RETRIED_ERRORS, Turns, is_passing
 from otelgw.http.usage import cost_of_answer
+from otelgw.keys.gatekeeper import Gatekeeper
 from otelgw.tracing.generation import facts_without_content
 from otelgw.tracing.propagation import new_span_id
 from otelgw.tracing.record import Attempt, Capture, Target
@@ -96,6 +97,7 @@ class Relay:
         self._commit = commit
         self._intend = intend
         self._durable = durable
+        self.keys: Gatekeeper | None = None
 
     def transport(self, name: str) -> httpx.AsyncBaseTransport:
         """Return the transport that a deployment's ``transport`` names."""
@@ -108,7 +110,12 @@ class Relay:
             GatewayError: the caller gets this error, or a cut answer where one has begun.
         """
         exchange.target = _asked(match.route)
+        grant = exchange.grant
+        if grant is not None and self.keys is not None:
+            await self.keys.enter(exchange, grant)
         outbound = await prepare(exchange, match, receive, self._settings, self._router, self._controls)
+        if grant is not None:
+            grant.check_model(outbound.upstreams[0].alias, match.route.template)
         if outbound.body_complete:
             exchange.watch(receive)
         exchange.upstream_start = exchange.now()
@@ -288,6 +295,9 @@ class Relay:
         kept = answer.head.kept
         if passing.filter is not None:
             kept = [header for header in kept if header[0] != b"content-length"]
+        if exchange.grant is not None and exchange.grant.subjects:
+            # The upstream's are those of the gateway's own key.
+            kept = [header for header in kept if not header[0].startswith(b"x-ratelimit-")]
         overhead = None
         if duration is not None:
             # Until the upstream was called, and since its answer was there: what the span has as overhead, too.
@@ -358,6 +368,8 @@ class Relay:
                 secrets += values_of(exchange.raw_headers)
             exchange.response = mask_capture(capture, secrets)
             exchange.passing = None
+        if exchange.grant is not None and self.keys is not None:
+            self.keys.charge(exchange, exchange.grant)
         if exchange.generation_span_id and not exchange.generation_end:
             exchange.generation_end = now
         if recorded and not exchange.content:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from otelgw.errors import RequestRefused
 
 __all__ = [
+    "ADMIN",
+    "ADMIN_ROUTES",
     "DEPLOYMENTS",
     "GATED_GROUPS",
     "LOCAL",
@@ -27,9 +29,11 @@ __all__ = [
 MODEL = "model"  # JSON with a `model`: routed by it
 RELAYED = "relayed"  # passed through; its provider is found as routing.resolve_pass_through says
 LOCAL = "local"  # answered by the gateway
+ADMIN = "admin"  # keys and teams, for the holder of the master key
 
 POST = frozenset({"POST"})
 GET = frozenset({"GET", "HEAD"})
+GET_ONLY = frozenset({"GET"})
 ANY = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -88,20 +92,29 @@ ROUTES: tuple[Route, ...] = _OPENAI + tuple(
     for route in _OPENAI
     if route.kind == MODEL
 )
+ADMIN_ROUTES: tuple[Route, ...] = (
+    *(Route(f"/key/{name}", POST, ADMIN) for name in ("generate", "update", "delete")),
+    *(Route(f"/key/{name}", GET_ONLY, ADMIN) for name in ("info", "list")),
+    *(Route(f"/team/{name}", POST, ADMIN) for name in ("new", "update", "delete")),
+    *(Route(f"/team/{name}", GET_ONLY, ADMIN) for name in ("info", "list")),
+    Route("/team/{id}/callback", frozenset({"GET", "POST"}), ADMIN),
+    Route("/team/{id}/disable_logging", POST, ADMIN),
+)
+"""Keys and teams. They exist at the root only, where LiteLLM has them."""
 
 _BY_PATH: dict[str, Route] = {
     path: route for route in ROUTES if "{" not in route.template for path in (route.template, route.template[3:])
-}
+} | {route.template: route for route in ADMIN_ROUTES if "{" not in route.template}
 
 
 def _pattern(template: str) -> re.Pattern[str]:
     path = template.replace("{path}", "(?P<path>.+)").replace("{model}", "(?P<model>.+)")
     path = path.replace("{id}", "(?P<id>[^/]+)")
-    return re.compile(path if template.startswith(DEPLOYMENTS) else f"(?:/v1)?{path[3:]}")
+    return re.compile(f"(?:/v1)?{path[3:]}" if template.startswith("/v1/") else path)
 
 
 _PATTERNS: tuple[tuple[re.Pattern[str], Route], ...] = tuple(
-    (_pattern(route.template), route) for route in ROUTES if "{" in route.template
+    (_pattern(route.template), route) for route in (*ROUTES, *ADMIN_ROUTES) if "{" in route.template
 )
 # Administration of somebody's account upstream is never reachable through the gateway's key.
 _NEVER = re.compile(r"(?:/v1)?/organi[sz]ations?(?:/|$)")

@@ -19,7 +19,7 @@ from otelgw_exporters.catalog import Option, Row
 from otelgw_exporters.confinement import Bounds, confined, networks_of
 from otelgw_exporters.errors import DestinationConfigError
 
-__all__ = ["EVENTS", "bounds_of", "check", "make", "names_of", "options_of", "row_of", "secret_names"]
+__all__ = ["EVENTS", "bounds_of", "check", "make", "names_of", "option_of", "options_of", "row_of", "secret_names"]
 
 EVENTS: Mapping[str, str] = {"success": "success", "failure": "failure", "success_and_failure": "all"}
 """LiteLLM's callback types, and what a destination's ``on`` is for each."""
@@ -49,15 +49,19 @@ def options_of(row: Row, variables: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         DestinationConfigError: a variable is not known; says which was probably meant.
     """
-    known = {name: option.name for option in row.options for name in names_of(row, option)}
     found = {}
     for name, value in variables.items():
-        option = known.get(name.lower())
-        if option is None:
-            found[row.option(name).name] = value
-        else:
-            found[option] = value
+        option = option_of(row, name)
+        found[option or row.option(name).name] = value
     return found
+
+
+def option_of(row: Row, variable: str) -> str:
+    """Return the option that a variable gives, also by the beginning of its name (``langfuse_secret``); or nothing."""
+    known = {name: option.name for option in row.options for name in names_of(row, option)}
+    name = variable.lower()
+    begun = {option for full, option in known.items() if full.startswith(f"{name}_")}
+    return known.get(name) or (begun.pop() if len(begun) == 1 else "")
 
 
 def names_of(row: Row, option: Option) -> tuple[str, ...]:

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from otelgw.config.section import Names, Section
-from otelgw.config.settings import LoggingPolicy
+from otelgw.config.section import Names, Section, names_list, one_or_more
+from otelgw.config.settings import Keys, LoggingPolicy
 from otelgw.keys.schema import Callback, seconds
 
 __all__ = [
+    "IDENTIFIER",
     "CallbackFields",
     "DeleteKeys",
     "DeleteTeams",
     "GenerateKey",
     "KeyFields",
+    "KeySection",
     "NewTeam",
     "PolicyFields",
     "SubjectFields",
     "TeamFields",
+    "TeamSection",
+    "TenantsSection",
     "UpdateKey",
     "UpdateTeam",
     "policy",
 ]
 
-_ID = re.compile(r"[A-Za-z0-9_.:@+\-]+")
+_KEYS = Keys()
+IDENTIFIER = re.compile(r"[A-Za-z0-9_.:@+\-]+")
 
 
 def _period(value: str) -> str:
@@ -36,7 +42,7 @@ def _period(value: str) -> str:
 
 
 def _identifier(value: str) -> str:
-    if not _ID.fullmatch(value):
+    if not IDENTIFIER.fullmatch(value):
         raise ValueError("may have letters, digits and _ . : @ + -")
     return value
 
@@ -44,6 +50,11 @@ def _identifier(value: str) -> str:
 def _printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must be printable")
+    return value
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value)
     return value
 
 
@@ -65,6 +76,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=256), 
 Identifier = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), AfterValidator(_identifier)
 ]
+Network = Annotated[str, AfterValidator(_network)]
 Period = Annotated[str, AfterValidator(_period)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]
@@ -150,6 +162,18 @@ class UpdateKey(GenerateKey):
     key: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field()
 
 
+class KeySection(KeyFields):
+    """A virtual key of the config file; it cannot be changed over HTTP. Needs a `master_key`."""
+
+    key: Annotated[str, StringConstraints(strip_whitespace=True, max_length=512)] | None = Field(
+        default=None, description="The key itself, at least 20 characters; better as `os.environ/NAME`."
+    )
+    key_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="Instead of `key`: its SHA-256 in hex, as `/key/generate` shows it as `token`."
+    )
+    expires: Moment | None = Field(default=None, description="ISO 8601; without it, never.")
+
+
 class DeleteKeys(Section):
     """``POST /key/delete``."""
 
@@ -161,6 +185,27 @@ class TeamFields(SubjectFields):
     """A team of keys; its limits are those of all its keys together."""
 
     team_alias: Text | None = Field(default=None, description="A name for it.")
+
+
+class TeamSection(TeamFields):
+    """A team of the config file; it cannot be changed over HTTP."""
+
+    team_id: Identifier = Field(description="The id by which keys name it.")
+
+
+class TenantsSection(Section):
+    """Bounds for destinations that keys and teams have of their own."""
+
+    allow_networks: Annotated[list[Network], BeforeValidator(names_list), one_or_more()] = Field(
+        default_factory=list,
+        description="Networks (CIDR) that those set over HTTP may be in, besides public addresses: `10.0.0.0/8`.",
+    )
+    exporters: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=_KEYS.exporters, description="How many are kept open at once."
+    )
+    threads: Annotated[int, Field(ge=2, le=256)] = Field(
+        default=_KEYS.threads, description="Threads that deliver to them."
+    )
 
 
 class NewTeam(TeamFields):

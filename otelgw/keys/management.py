@@ -18,7 +18,7 @@ from otelgw.config.settings import Keys
 from otelgw.errors import RequestRefused
 from otelgw.keys import callbacks, fields, hashing
 from otelgw.keys.directory import Directory
-from otelgw.keys.rendering import callback_summary, key_object, team_object
+from otelgw.keys.rendering import HIDDEN, callback_summary, key_object, team_object
 from otelgw.keys.schema import Callback, Key, Quota, Team, seconds
 from otelgw.keys.sealing import Sealer
 from otelgw.keys.store import key_subject, team_subject
@@ -58,8 +58,8 @@ _PAGE, _LARGEST_PAGE = 10, 1000
 
 
 class Management:
-    """Every method raises ``RequestRefused`` (400, 404) for what cannot be done, and the errors of the store, of sealing
-    and of destinations."""
+    """Every method raises ``RequestRefused`` (400, 404) for what cannot be done, and the errors of the store, of
+    sealing and of destinations."""
 
     def __init__(self, directory: Directory, settings: Keys, clock: Callable[[], float] = time.time) -> None:
         self._directory = directory
@@ -192,10 +192,8 @@ class Management:
 
         def change(team: Team) -> Team:
             if not team.policy.enabled:
-                raise _refused(
-                    "team_id",
-                    'logging is off for this team; turn it on with /team/update and {"logging_policy": {"enabled": true}}',
-                )
+                mend = 'turn it on with /team/update and {"logging_policy": {"enabled": true}}'
+                raise _refused("team_id", f"logging is off for this team; {mend}")
             kept = [each for each in team.logging if (each.name, each.event) != (callback.name, callback.event)]
             if len(kept) >= _MOST_CALLBACKS:
                 raise _refused("callback_name", f"a team may have {_MOST_CALLBACKS} destinations")
@@ -235,7 +233,7 @@ class Management:
             value = getattr(given, name)
             if name in _QUOTA:
                 quota[_QUOTA[name]] = getattr(empty.quota, _QUOTA[name]) if value is None else value
-            elif (name in _PLAIN and name != "team_id") or (name == "team_id" and isinstance(subject, Key)):
+            elif name in _PLAIN and (name != "team_id" or isinstance(subject, Key)):
                 default = getattr(empty, _PLAIN[name])
                 changes[_PLAIN[name]] = default if value is None else tuple(value) if name == "models" else value
         if quota:
@@ -257,7 +255,7 @@ class Management:
         return {}
 
     def _metadata(self, metadata: _Document, owner: str) -> dict[str, Any]:
-        """Return metadata without its ``logging``, and the destinations in that."""
+        """Return metadata without its ``logging``, and the destinations in that if it is there."""
         rest = {name: value for name, value in metadata.items() if name != "logging"}
         try:
             size = len(msgspec.json.encode(rest))
@@ -265,7 +263,9 @@ class Management:
             size = _METADATA + 1
         if size > _METADATA:
             raise _refused("metadata", f"is too large: at most {_METADATA // 1024} KiB")
-        entries = metadata.get("logging") or []
+        if "logging" not in metadata:
+            return {"metadata": rest}
+        entries = metadata["logging"] or []
         if not isinstance(entries, list) or len(entries) > _MOST_CALLBACKS:
             raise _refused("metadata.logging", f"must be a list of at most {_MOST_CALLBACKS} destinations")
         found = [
@@ -275,6 +275,9 @@ class Management:
         return {"metadata": rest, "logging": tuple(found)}
 
     def _sealed(self, callback: Callback, owner: str) -> Callback:
+        for name, value in callback.variables.items():
+            if value == HIDDEN:
+                raise _refused(name, "is what stands for a value that is not shown; send the value itself")
         callbacks.check(callback, self._settings)
         sealed = self._sealer.seal(callback.variables, owner) if callback.variables else ""
         return msgspec.structs.replace(callback, variables={}, sealed=sealed, confined=True)
@@ -314,16 +317,17 @@ def _check_quota(quota: Quota) -> None:
 def _parsed(model: type[_F], body: Any, where: str = "") -> _F:
     if not isinstance(body, dict):
         raise _refused(where, "must be a JSON object")
-    given = {
-        name: value for name, value in body.items() if name not in _UNAVAILABLE or value not in (None, [], {}, False)
-    }
-    unavailable = sorted(_UNAVAILABLE.intersection(given))
-    if unavailable:
-        raise _refused(unavailable[0], "is not available in this version; leave it out")
+    meant = sorted(name for name in _UNAVAILABLE.intersection(body) if _says_something(body[name]))
+    if meant:
+        raise _refused(meant[0], "is not available in this version; leave it out")
     try:
-        return model.model_validate(given)
+        return model.model_validate({name: value for name, value in body.items() if name not in _UNAVAILABLE})
     except ValidationError as error:
         raise _invalid(error, where, model) from None
+
+
+def _says_something(value: Any) -> bool:
+    return value is not None and value is not False and value != [] and value != {}
 
 
 def _invalid(error: ValidationError, where: str, model: type[Section]) -> RequestRefused:

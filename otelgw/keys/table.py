@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from otelgw.keys.schema import Quota
+from otelgw.keys.schema import Quota, period_end
 
 __all__ = ["WINDOW", "Counted", "Refusal", "Slot", "Subject", "Table"]
 
@@ -144,8 +144,12 @@ class Table:
                 continue
             with self._locked([place]):
                 slot = _current(self._read(place), now)
-                unsaved = slot.unsaved + (cost if subject.quota.budget is not None else 0.0)
-                self._write(place, slot._replace(tokens=slot.tokens + tokens, unsaved=unsaved))
+                slot = slot._replace(tokens=slot.tokens + tokens)
+                if subject.quota.budget is not None:
+                    # The period begins with the first spending; the store has the last word on when it ends.
+                    resets_at = slot.resets_at or period_end(subject.quota.period, now)
+                    slot = slot._replace(unsaved=slot.unsaved + cost, resets_at=resets_at)
+                self._write(place, slot)
 
     def slot(self, name: str, now: float) -> Slot:
         """Return a subject's counters as of ``now``."""

@@ -366,6 +366,8 @@ def _who(alias: str, caller: Caller) -> Mapping[str, Any]:
             (semconv.OTELGW_MODEL_ALIAS, alias),
             (semconv.OTELGW_KEY_HASH, caller.key_hash),
             (semconv.OTELGW_KEY_ALIAS, caller.key_alias),
+            (semconv.OTELGW_KEY_USER_ID, caller.user_id),
+            (semconv.OTELGW_KEY_USER_EMAIL, caller.user_email),
             (semconv.OTELGW_TEAM_ID, caller.team_id),
             (semconv.OTELGW_TEAM_ALIAS, caller.team_alias),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from otelgw_collector.lane import Lane
 from otelgw_collector.quarantine import Quarantine
 from otelgw_collector.segments import INTENT, RECORD, SegmentWriter
 from tests.collector.destinations import Scripted, Spool, decode, eventually, running
+from tests.collector.disks import disk
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +102,45 @@ def test_what_settles_an_intent_is_read_after_it_however_much_there_is_to_read(s
     assert head.intents.workers == set()
     assert not head.bury()
     head.close()
+
+
+def test_a_worker_that_waits_for_room_is_not_dead_and_one_that_dies_waiting_is(tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", "512k") as small:
+        spool = Spool(small.path)
+        program = f"""
+import pathlib, sys
+from otelgw_collector.segments import INTENT, SegmentWriter
+writer = SegmentWriter(pathlib.Path({str(spool.segments)!r}), "w0_1_1")
+writer.append(bytes(8) + b"in flight", INTENT)
+writer.append(b"record")
+print("begun", flush=True)
+sys.stdin.readline()
+try:
+    writer.append(bytes(100_000))
+except OSError:
+    print("full", flush=True)
+sys.stdin.readline()
+"""
+        worker = subprocess.Popen(
+            [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        one = Scripted("one")
+        with running(spool.pipeline(one.destination(), killed=killed)):
+            assert worker.stdout.readline() == b"begun\n"
+            eventually(lambda: one.names == ["record"])
+            small.fill()
+            worker.stdin.write(b"\n")
+            assert worker.stdout.readline() == b"full\n"
+            eventually(lambda: spool.files == [])  # it is deleted, and nothing else is there
+            small.empty()
+            time.sleep(0.5)
+            assert one.names == ["record"]
+            worker.kill()
+            worker.communicate()
+            eventually(lambda: one.names == ["record", "killed in flight"])
+            eventually(lambda: not list(spool.segments.glob("*.waiting")))
 
 
 def test_an_intent_that_cannot_be_read_stops_nothing(spool: Spool) -> None:

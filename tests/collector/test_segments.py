@@ -442,6 +442,7 @@ def test_a_full_disk_gives_the_segment_to_the_reader_so_that_deleting_it_makes_r
         writer.append(b"there is room again")
         writer.close()
         assert read_all(small.path / "spool") == [b"there is room again"]
+        assert list(small.path.glob("spool/*.waiting")) == []
 
 
 @settings(max_examples=100, deadline=None)

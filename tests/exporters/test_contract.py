@@ -17,6 +17,7 @@ from email.utils import format_datetime
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -73,15 +74,22 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def nowhere(row: catalog.Row) -> dict[str, Any]:
     """Options that lead a networked destination to a port where nobody listens, with a secret wherever one goes."""
+    origin = f"http://127.0.0.1:{free_port()}"
     stand_in = declared(row)
-    full = stand_in.options("http://127.0.0.1:1") if stand_in is not None else {}
-    given: dict[str, Any] = {option.name: full[option.name] for option in row.options if option.required}
+    told = stand_in.options(origin) if stand_in is not None else {}
+    names = {option.name for option in row.options}
+    given = {name: value for name, value in told.items() if name in names}
     for option in row.options:
-        if option.kind == "url":
-            given[option.name] = f"http://127.0.0.1:{free_port()}"
-        elif option.secret:
-            given[option.name] = {"authorization": f"Bearer {SECRET}"} if option.kind == "headers" else SECRET
+        if option.kind == "headers":
+            given.setdefault(option.name, {"x-secret": f"Bearer {SECRET}"})
+        elif stand_in is None and (option.kind == "url" or option.secret):
+            given[option.name] = origin if option.kind == "url" else SECRET
     return given
+
+
+def needed(row: catalog.Row, given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that give the options which a row cannot do without."""
+    return {option.env[0]: str(given[option.name]) for option in row.options if option.required}
 
 
 def test_it_is_said_how_its_vendor_is_stood_in_for(row: catalog.Row) -> None:
@@ -98,10 +106,8 @@ def test_it_is_built_from_the_environment_alone(
 ) -> None:
     module, _, name = row.factory.partition(":")
     factory = getattr(__import__(module, fromlist=[name]), name)
-    given = nowhere(row)
-    for option in row.options:
-        if option.required:
-            monkeypatch.setenv(option.env[0], given[option.name])
+    for variable, value in needed(row, nowhere(row)).items():
+        monkeypatch.setenv(variable, value)
 
     exporter = closing(factory())
 
@@ -112,22 +118,28 @@ def test_it_is_built_from_the_environment_alone(
 def test_it_takes_variables_where_nothing_is_given(
     row: catalog.Row, closing: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = free_port()
+    given = nowhere(row)
+    for variable, value in needed(row, given).items():
+        monkeypatch.setenv(variable, value)
     for option in row.options:
-        if option.kind == "url" and option.env:
-            monkeypatch.setenv(option.env[0], f"http://127.0.0.1:{port}")
+        if option.kind == "url" and option.env and option.name in given:
+            monkeypatch.setenv(option.env[0], given[option.name])
 
-            assert f"127.0.0.1:{port}" in repr(closing(catalog.build(row.name, row.name, {})))
+            exporter = closing(catalog.build(row.name, row.name, {}))
+
+            assert urlsplit(given[option.name]).netloc.rpartition("@")[2] in repr(exporter)
 
 
 def test_no_secret_is_in_its_representation_or_in_what_it_reports(
     row: catalog.Row, closing: Keep, caplog: pytest.LogCaptureFixture
 ) -> None:
-    exporter = closing(catalog.build(row.name, f"{row.name}/mine", nowhere(row)))
+    given = nowhere(row)
+    exporter = closing(catalog.build(row.name, f"{row.name}/mine", given))
 
-    outcome = exporter.deliver([span()], time.monotonic() + 5)
+    outcome = exporter.deliver(request_spans(1), time.monotonic() + 5)
 
-    assert SECRET not in repr(exporter) + repr(vars(exporter).get("name")) + repr(outcome) + caplog.text
+    shown = repr(exporter) + repr(vars(exporter).get("name")) + repr(outcome) + caplog.text
+    assert [secret for secret in secrets_in(row, given) if secret in shown] == []
     assert exporter.name == f"{row.name}/mine"
 
 
@@ -230,10 +242,10 @@ def words_of(values: Sequence[str]) -> set[str]:
 
 
 def credentials_of(request: Request) -> set[str]:
-    """Return the words of a request's headers that are a credential; a signature (AWS4-…) is none."""
+    """Return the words of a request's headers that are a credential; a request's signature is none."""
     named = re.compile(r"auth|(?<!idempotency-)key|token|secret|password|cookie")
     values = [value for name, value in request.headers.items() if named.search(name)]
-    return words_of([value for value in values if not value.startswith("AWS4-")])
+    return words_of([value for value in values if not value.startswith(("AWS4-", "SharedKey "))])
 
 
 @pytest.fixture
@@ -362,7 +374,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for_beyond_the_deadline(vend
     vendor.answers(Fault.SILENCE)
     started = time.monotonic()
 
-    outcome = deliver(exporter, seconds=1.0)
+    outcome = deliver(exporter, seconds=0.4)
 
     assert time.monotonic() - started < WAIT
     assert set(fates(SPANS, outcome)) == {"retry"}, outcome

@@ -321,9 +321,19 @@ def test_a_bucket_is_required(build: Build) -> None:
         build(bucket="logs/prefix")
 
 
-def test_a_region_is_required_where_there_is_no_endpoint(build: Build) -> None:
-    with pytest.raises(DestinationConfigError, match="region is missing"):
-        build(endpoint_url=None)
+def test_the_region_is_the_options_the_variables_or_the_profiles(
+    build: Build, proxy: Faults, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def scope(**given: Any) -> str:
+        deliver(build(endpoint_url=proxy.url, **given), request(0))
+        return proxy.requests[-1].headers["authorization"].split("/")[2]
+
+    assert scope() == "us-east-1"
+    (tmp_path / "config").write_text("[default]\nregion=eu-north-1\n")
+    assert scope() == "eu-north-1"
+    monkeypatch.setenv("AWS_REGION_NAME", "eu-west-1")
+    assert scope() == "eu-west-1"
+    assert scope(region="us-west-2") == "us-west-2"
 
 
 @pytest.mark.parametrize(
@@ -354,12 +364,16 @@ def test_a_kms_key_without_kms_is_refused(build: Build) -> None:
         build(server_side_encryption="AES256", kms_key_id="k")
 
 
-def test_a_bucket_can_be_part_of_the_hosts_name(build: Build, proxy: Faults) -> None:
+def test_a_bucket_can_be_part_of_the_hosts_name_and_a_proxy_on_the_way(
+    build: Build, proxy: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy.always(Status(200, headers={"etag": '"x"'}))
-    port = proxy.url.rpartition(":")[2]
-    made = build(endpoint_url=f"http://localhost:{port}", bucket="b", virtual_hosted_style=True)
-    deliver(made, request(0))
-    assert [each.headers["host"] for each in proxy.requests] in ([], [f"b.localhost:{port}"])
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    made = build(endpoint_url="http://store.example", bucket="b", path="p", virtual_hosted_style=True)
+    assert states(deliver(made, request(0))) == ["done"] * 3
+    (seen,) = proxy.requests
+    assert seen.headers["host"] == "b.store.example"
+    assert seen.path.startswith("http://b.store.example/p/date%3D")
 
 
 @pytest.fixture(scope="module")

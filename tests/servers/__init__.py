@@ -27,12 +27,16 @@ def _of(module: str) -> Server:
 
 # One line a server: its name, and the module beside this one that has ``find`` and ``build``.
 SERVERS: Mapping[str, Server] = {
+    "ddapm": _of("ddapm"),
     "azurite": _of("azurite"),
     "collector": _of("collector"),
     "dynalite": _of("dynalite"),
+    "elasticsearch": _of("elasticsearch"),
     "fake_gcs": _of("fake_gcs"),
+    "jaeger": _of("jaeger"),
     "mlflow": _of("mlflow"),
     "moto": _of("moto"),
+    "opensearch": _of("opensearch"),
     "phoenix": _of("phoenix"),
     "postgres": _of("postgres"),
     "redis": _of("redis"),

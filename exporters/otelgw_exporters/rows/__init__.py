@@ -22,7 +22,8 @@ class Option:
     to the endpoint they were set with: they are not taken from the environment for an endpoint set elsewhere, so that
     one destination's credentials never reach another. Options of one ``group`` are one identity: if any of them is
     set, the environment gives none of the others. ``params`` are LiteLLM's names for it, in the mapping under the row's
-    ``params_key`` or in ``litellm_settings`` itself. ``required``: without it the destination cannot be used, unless the option called ``unless`` is set.
+    ``params_key`` or in ``litellm_settings`` itself. ``required``: without it the
+    destination cannot be used, unless the option called ``unless`` is set.
     """
 
     name: str

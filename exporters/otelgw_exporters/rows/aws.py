@@ -71,7 +71,7 @@ _POINTER = (
         "S3 bucket for payloads that are too large even when compressed; needs the extra `storage`",
     ),
     Option("overflow_path", "text", "a prefix of their keys", "otelgw-overflow"),
-    Option("overflow_endpoint_url", "url", "of an S3 that is not Amazon's", env=("AWS_ENDPOINT_URL_S3",)),
+    Option("overflow_endpoint_url", "url", "of an S3 that is not Amazon's"),
 )
 
 ROWS: tuple[Row, ...] = (
@@ -161,7 +161,7 @@ ROWS: tuple[Row, ...] = (
             Option(
                 "region",
                 "text",
-                "of the table",
+                "of the table; without it the profile's, then us-east-1",
                 env=("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION"),
                 params=("dynamodb_region_name",),
             ),

@@ -71,7 +71,7 @@ ROWS: tuple[Row, ...] = (
             Option(
                 "region",
                 "text",
-                "of the bucket; without it the profile's, and us-east-1 where `endpoint_url` is set",
+                "of the bucket; without it the profile's, then us-east-1",
                 env=("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION"),
                 params=("s3_region_name",),
             ),
@@ -196,11 +196,19 @@ ROWS: tuple[Row, ...] = (
             ),
             Option(
                 "authority_host",
-                "url",
-                "where Entra gives out tokens",
+                "text",
+                "the URL where Entra gives out tokens",
                 "https://login.microsoftonline.com",
                 env=("AZURE_AUTHORITY_HOST",),
             ),
+            Option(
+                "identity_endpoint",
+                "text",
+                "the URL where an app or function asks for its managed identity's tokens; a machine asks its metadata "
+                "service",
+                env=("IDENTITY_ENDPOINT",),
+            ),
+            Option("identity_header", "text", "what it asks with", env=("IDENTITY_HEADER",), secret=True),
             Option(
                 "endpoint_url",
                 "url",

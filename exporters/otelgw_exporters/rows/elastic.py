@@ -29,7 +29,12 @@ ROWS: tuple[Row, ...] = (
                 group="identity",
             ),
             Option(
-                "username", "text", "instead of a key", env=("ELASTICSEARCH_USERNAME",), bound=True, group="identity"
+                "username",
+                "text",
+                "with a password, where there is no key",
+                env=("ELASTICSEARCH_USERNAME",),
+                bound=True,
+                group="identity",
             ),
             Option(
                 "password",

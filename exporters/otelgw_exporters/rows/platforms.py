@@ -134,7 +134,7 @@ ROWS: tuple[Row, ...] = (
         ),
         callbacks=("arize",),
         params_key="arize",
-        proof="server",
+        proof="documentation",
         wire=Wire(
             "/v1/traces",
             "openinference",

@@ -1,0 +1,446 @@
+"""Keys' and teams' own destinations, delivered to by the pipeline: any number of tenants, a few threads.
+
+To the pipeline all of them are one destination, which takes every record of a caller with destinations of its own and
+keeps it (``tenant_queue``). From there each tenant's destination, a *route*, is delivered to in its own time: at most
+one delivery at a time for a route, its own back-off, and those that do not work share half of the threads, so that
+however many of them are down the rest is not delayed. A record names a tenant by the key's hash and the team's id; its
+destinations are looked up when they are needed, and their credentials are nowhere but in the exporter made of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from opentelemetry.sdk.trace import ReadableSpan
+
+from otelgw.config.settings import Settings
+from otelgw.errors import OtelgwError
+from otelgw.keys import callbacks
+from otelgw.keys.database import StoreError
+from otelgw.keys.directory import Directory
+from otelgw.keys.grant import grant
+from otelgw.keys.schema import Callback
+from otelgw.keys.store import Store, open_store
+from otelgw.selection import Trace, selector
+from otelgw.tenant_queue import Parcel, TenantQueue
+from otelgw.tracing.record import EVERYBODY, Caller, Record, decode, encode
+from otelgw_collector.lane import letter_key
+from otelgw_collector.retry import RetryPolicy
+from otelgw_exporters.delivery import Exporter, Outcome, all_done, all_retry
+
+__all__ = ["NAME", "Counts", "Tenants"]
+
+log = logging.getLogger(__name__)
+
+NAME = "tenants"
+"""What the pipeline calls all of them."""
+
+_RECORDS, _SIZE = 128, 4 * 1024 * 1024  # of one delivery
+_LINGER = 0.1  # seconds that a route's first record waits for others
+_TIMEOUT = 10.0  # seconds for one delivery
+_FRESH = 5.0  # seconds for which a tenant's destinations are taken to be as they were
+_KNOWN = 20_000  # tenants whose destinations are remembered
+_DISK_SHARE = 8  # of the spool's cap the queue may take an eighth
+_QUIET = 60.0  # seconds between two log lines on the same kind of trouble
+_RETRY = RetryPolicy(first=1.0, most=300.0)
+_END = 2.0  # seconds for deliveries under way when the pipeline stops
+
+
+class _Carried(ReadableSpan):
+    """Stands for a whole record on its way through the pipeline; named as its SERVER span."""
+
+    def __init__(self, trace: Trace) -> None:
+        span = trace.spans[0]
+        super().__init__(name=span.name, context=span.get_span_context(), resource=span.resource)
+        self.trace = trace
+
+
+class _Route(NamedTuple):
+    """One destination of one tenant. ``id`` names it for as long as its owner has it; it shows no credential."""
+
+    id: str
+    owner: str
+    callback: Callback
+
+
+@dataclass(slots=True)
+class _State:
+    """How a route does. ``left`` are the spans still to be sent of records that were sent in part, by number."""
+
+    queued: bool = False
+    busy: bool = False
+    again: bool = False  # something came while it was busy
+    tries: int = 0
+    left: dict[int, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Spans by what became of them; records that were dropped for want of room or because their tenant is gone."""
+
+    delivered: int = 0
+    retried: int = 0
+    dead: int = 0
+    dropped: int = 0
+
+
+class Tenants(Exporter):
+    """The one destination. ``decoded`` makes a trace of a record, as for every other destination."""
+
+    def __init__(self, settings: Settings, decoded: Callable[[bytes], Trace], store: Store | None = None) -> None:
+        super().__init__(NAME, _TIMEOUT)
+        keys = settings.keys
+        state = Path(settings.state_dir)
+        self._settings = keys
+        self._template = keys.template
+        self._master = settings.auth.master_key_sha256
+        self._decoded = decoded
+        self._directory = Directory(keys, store or open_store(state, keys.database_url))
+        self._queue = TenantQueue(
+            state / "tenants.db", settings.spool.disk_cap // _DISK_SHARE, durable=settings.spool.fsync
+        )
+        self._retry_limit = settings.spool.retry_limit
+        self._changed = threading.Condition()
+        self._states: dict[str, _State] = {}
+        self._due: list[tuple[float, str]] = []  # heaps of routes that have something, by when
+        self._due_again: list[tuple[float, str]] = []  # the same, of those whose last delivery failed
+        self._troubled = 0  # deliveries under way to the latter
+        self._exporters: OrderedDict[str, tuple[bytes, Exporter]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], tuple[float, list[_Route]]] = OrderedDict()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._told: dict[str, float] = {}
+        self.counts = Counts()
+        with self._changed:
+            for route in self._queue.routes():
+                self._wake(route, 0.0)
+
+    def select(self, trace: Trace) -> Sequence[ReadableSpan]:
+        """Return what stands for a record whose caller may have destinations; the pipeline passes it on to here."""
+        record = trace.record
+        if record is None or not trace.spans or record.audience.nobody:
+            return ()
+        caller = record.caller
+        if not caller.authenticated or not caller.key_hash or caller.key_hash == self._master:
+            return ()
+        return (_Carried(trace),)
+
+    def deliver(self, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:  # noqa: ARG002 - the disk has none
+        parcels: list[Parcel] = []
+        try:
+            for span in spans:
+                if isinstance(span, _Carried) and span.trace.record is not None:
+                    parcels += self._parcels(span.trace.record)
+            touched = self._queue.put(parcels) if parcels else set()
+        except (StoreError, sqlite3.Error) as error:
+            return all_retry(len(spans), f"{type(error).__name__}: {error}")
+        with self._changed:
+            for route in touched:
+                self._wake(route, time.monotonic() + _LINGER)
+        return all_done(len(spans))
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        with self._changed:
+            self._changed.notify_all()
+            exporters = [exporter for _, exporter in self._exporters.values()]
+        for exporter in exporters:
+            _close(exporter)
+        deadline = time.monotonic() + _END
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
+            self._queue.close()
+            self._directory.store.close()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of records that are not delivered."""
+        return self._queue.size
+
+    @property
+    def open(self) -> int:
+        """How many exporters are kept open."""
+        return len(self._exporters)
+
+    def _parcels(self, record: Record) -> list[Parcel]:
+        routes = self._routes_of(record.caller)
+        without = set(record.audience.without)
+        if not routes or (without and not (routes := [each for each in routes if without.isdisjoint(_names(each))])):
+            return []
+        payload, name = encode(record), f"{record.trace_id}-{record.span_id}"
+        return [Parcel(route.id, name, payload) for route in routes]
+
+    def _routes_of(self, caller: Caller) -> list[_Route]:
+        """Return a caller's destinations; those of its team where the key is no more.
+
+        Raises:
+            StoreError: the store cannot be asked.
+        """
+        who = (caller.key_hash, caller.team_id)
+        with self._changed:
+            held = self._known.get(who)
+        if held is not None and time.monotonic() - held[0] < _FRESH:
+            return held[1]
+        found = self._directory.find(caller.key_hash)
+        if found is not None:
+            allowed = grant(found.key, found.team)
+            routes = _routes(allowed.owner, allowed.logging) if allowed.policy.enabled else []
+        else:
+            routes = self._routes_of_owner(f"team:{caller.team_id}") if caller.team_id else []
+        with self._changed:
+            self._known[who] = (time.monotonic(), routes)
+            self._known.move_to_end(who)
+            if len(self._known) > _KNOWN:
+                self._known.popitem(last=False)
+        return routes
+
+    def _routes_of_owner(self, owner: str) -> list[_Route]:
+        kind, _, name = owner.partition(":")
+        if kind == "team":
+            team = self._directory.team(name)
+            return _routes(owner, team.logging) if team is not None else []
+        found = self._directory.find(name)
+        return _routes(owner, found.key.logging) if found is not None else []
+
+    def _wake(self, route: str, due: float) -> None:
+        """Have a route delivered to; the caller holds the lock."""
+        state = self._states.setdefault(route, _State())
+        if state.busy:
+            state.again = True
+        elif not state.queued:
+            state.queued = True
+            heapq.heappush(self._due_again if state.tries else self._due, (due, route))
+            if not self._idle and len(self._threads) < self._settings.threads and not self._stopped.is_set():
+                name = f"deliver {NAME} {len(self._threads)}"
+                self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
+                self._threads[-1].start()
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (picked := self._pick()) is not None:
+            route, troubled = picked
+            outcome = "again"
+            try:
+                outcome = self._deliver_route(route)
+            except Exception as error:  # noqa: BLE001 - the thread has other tenants to deliver to
+                self._warn("bug", f"a delivery failed ({type(error).__name__})", error)
+            finally:
+                self._release(route, outcome, troubled=troubled)
+
+    def _pick(self) -> tuple[str, bool] | None:
+        """Wait for a route that is to be delivered to, and take it; None at the end."""
+        with self._changed:
+            while not self._stopped.is_set():
+                now = time.monotonic()
+                heaps = [self._due]
+                if self._troubled < max(1, self._settings.threads // 2):
+                    heaps.append(self._due_again)
+                for heap in heaps:
+                    if heap and heap[0][0] <= now:
+                        route = heapq.heappop(heap)[1]
+                        state = self._states[route]
+                        state.queued, state.busy, state.again = False, True, False
+                        troubled = heap is self._due_again
+                        self._troubled += troubled
+                        return route, troubled
+                soonest = min((heap[0][0] for heap in heaps if heap), default=None)
+                self._idle += 1
+                self._changed.wait(None if soonest is None else max(0.0, soonest - now))
+                self._idle -= 1
+        return None
+
+    def _release(self, route: str, outcome: str, *, troubled: bool) -> None:
+        with self._changed:
+            state = self._states[route]
+            state.busy = False
+            self._troubled -= troubled
+            if outcome == "again":
+                state.tries += 1
+                self._wake(route, time.monotonic() + _RETRY.delay(state.tries, None, random.random))
+            else:
+                state.tries = 0
+                if outcome == "more" or state.again:
+                    self._wake(route, 0.0)
+                else:
+                    del self._states[route]
+            # Another thread may have found only routes in trouble, and no room for one.
+            self._changed.notify()
+
+    def _deliver_route(self, route_id: str) -> str:
+        """Deliver some of what waits for a route. Returns ``done``, ``more`` to do, or ``again`` after a pause."""
+        parcels = self._queue.take(route_id, _RECORDS, _SIZE)
+        if not parcels:
+            return "done"
+        try:
+            route = next((each for each in self._routes_of_owner(_owner(route_id)) if each.id == route_id), None)
+            if route is None:
+                self._queue.discard(route_id)
+                self._drop_exporter(route_id)
+                return "done"
+            exporter = self._exporter(route)
+        except (OtelgwError, OSError) as error:
+            self._warn(route_id, f"not delivering: {error}")
+            return self._given_up(parcels) or "again"
+        return self._send(route, exporter, parcels)
+
+    def _send(self, route: _Route, exporter: Exporter, parcels: list[Parcel]) -> str:
+        left = self._states[route.id].left
+        spans, sources = self._spans(route, parcels)
+        outcome = _attempt(exporter, spans)
+        retried: dict[int, set[str]] = {}
+        counts = self.counts
+        for span, parcel, verdict in zip(spans, sources, outcome.verdicts, strict=True):
+            if verdict.state == "retry":
+                retried.setdefault(parcel.number, set()).add(letter_key(span))
+            counts.delivered += verdict.state == "done"
+            counts.dead += verdict.state == "dead"
+            counts.retried += verdict.state == "retry"
+        dead = next((verdict.reason for verdict in outcome.verdicts if verdict.state == "dead"), "")
+        if dead:
+            self._warn(f"{route.id} dead", f"spans can never be delivered and are given up: {dead}")
+        self._queue.remove([parcel for parcel in parcels if parcel.number not in retried])
+        left.clear()
+        left.update({number: frozenset(keys) for number, keys in retried.items()})
+        if retried:
+            self._warn(route.id, f"not delivering, retrying: {outcome.reason}")
+            self._drop_exporter(route.id)  # a confined one may be pinned to an address that is not the host's any more
+            return self._given_up([parcel for parcel in parcels if parcel.number in retried]) or "again"
+        return "more"
+
+    def _spans(self, route: _Route, parcels: list[Parcel]) -> tuple[list[ReadableSpan], list[Parcel]]:
+        """Return the spans of records as the route's owner may see them, and of each one which record it is from."""
+        row = callbacks.row_of(route.callback.name)
+        seen = replace(
+            self._template,
+            name=row.name,
+            type=row.name,
+            on=callbacks.EVENTS[route.callback.event],
+            callbacks=tuple(name.lower() for name in row.callbacks),
+        )
+        select = selector(seen)
+        left = self._states[route.id].left
+        spans: list[ReadableSpan] = []
+        sources: list[Parcel] = []
+        for parcel in parcels:
+            try:
+                chosen = select(self._decoded(_for_its_own(parcel.payload)))
+            except Exception as error:  # noqa: BLE001 - a record that cannot be judged is not shown
+                self.counts.dropped += 1
+                self._warn("select", f"a record is withheld, its selection failed ({type(error).__name__})")
+                continue
+            unsent = left.get(parcel.number)
+            chosen = [span for span in chosen if unsent is None or letter_key(span) in unsent]
+            spans += chosen
+            sources += [parcel] * len(chosen)
+        return spans, sources
+
+    def _given_up(self, parcels: list[Parcel]) -> str:
+        """Give up what has been tried for too long; return ``more`` if there was any of it."""
+        limit = self._retry_limit
+        old = [parcel for parcel in parcels if limit and time.time() - parcel.kept_at >= limit]
+        if old:
+            self._queue.remove(old)
+            self.counts.dropped += len(old)
+        return "more" if len(old) == len(parcels) else ""
+
+    def _exporter(self, route: _Route) -> Exporter:
+        """Return the route's exporter; the one that was not used for longest is closed if there are too many.
+
+        Raises:
+            OtelgwError, OSError: it cannot be made.
+        """
+        mark = hashlib.sha256(msgspec.json.encode(route.callback)).digest()
+        with self._changed:
+            held = self._exporters.get(route.id)
+            if held is not None and held[0] == mark:
+                self._exporters.move_to_end(route.id)
+                return held[1]
+        self._drop_exporter(route.id)
+        made: Exporter = callbacks.make(route.callback, route.owner, self._settings, route.id)
+        with self._changed:
+            self._exporters[route.id] = (mark, made)
+            idle = [name for name in self._exporters if not self._is_busy(name)]
+            surplus = idle[: max(0, len(self._exporters) - self._settings.exporters)]
+            closing = [self._exporters.pop(name)[1] for name in surplus]
+        for exporter in closing:
+            _close(exporter)
+        return made
+
+    def _is_busy(self, route: str) -> bool:
+        state = self._states.get(route)
+        return state is not None and state.busy
+
+    def _drop_exporter(self, route: str) -> None:
+        with self._changed:
+            held = self._exporters.pop(route, None)
+        if held is not None:
+            _close(held[1])
+
+    def _warn(self, kind: str, text: str, error: Exception | None = None) -> None:
+        """Log trouble, each kind once a minute, and of all tenants together not more than a few lines a second."""
+        now = time.monotonic()
+        with self._changed:
+            if len(self._told) > _KNOWN:
+                self._told.clear()
+            if now - self._told.get(kind, -_QUIET) < _QUIET or now - self._told.get("", -_QUIET) < 0.2:
+                return
+            self._told[kind] = self._told[""] = now
+        log.warning("destination %s: %s", kind, text, exc_info=error)
+
+
+def _routes(owner: str, logging_: Sequence[Callback]) -> list[_Route]:
+    seen: dict[str, int] = {}
+    found = []
+    for callback in logging_:
+        name = f"{callback.name}/{callback.event}"
+        number = seen[name] = seen.get(name, 0) + 1
+        found.append(_Route(f"{owner}/{name}" + (f"/{number}" if number > 1 else ""), owner, callback))
+    return found
+
+
+def _owner(route_id: str) -> str:
+    return route_id.partition("/")[0]
+
+
+def _names(route: _Route) -> set[str]:
+    row = callbacks.row_of(route.callback.name)
+    return {row.name.lower(), row.params_key.lower(), *(name.lower() for name in row.callbacks)}
+
+
+def _for_its_own(payload: bytes) -> bytes:
+    """Return a record as its caller's own destinations get it: what its key's policy keeps from others is for them."""
+    record = decode(payload)
+    if record.audience == EVERYBODY:
+        return payload
+    record.audience = EVERYBODY
+    return encode(record)
+
+
+def _attempt(exporter: Exporter, spans: Sequence[ReadableSpan]) -> Outcome:
+    if not spans:
+        return Outcome(())
+    try:
+        outcome = exporter.deliver(spans, time.monotonic() + _TIMEOUT)
+    except Exception as error:  # noqa: BLE001 - one tenant's destination is not the others' trouble
+        return all_retry(len(spans), f"the exporter failed: {type(error).__name__}")
+    return outcome if len(outcome.verdicts) == len(spans) else all_retry(len(spans), "the exporter failed")
+
+
+def _close(exporter: Any) -> None:
+    try:
+        exporter.shutdown()
+    except Exception as error:  # noqa: BLE001 - it is out of use anyway
+        log.debug("an exporter cannot be closed (%s)", type(error).__name__)

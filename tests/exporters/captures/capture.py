@@ -1,0 +1,155 @@
+"""What vendors' own SDKs send, captured on loopback: ``python tests/exporters/captures/capture.py NAME`` writes it.
+
+Run it in an environment of its own that has the SDK (``SDKS`` says which); tests only read the files it has written.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+SAID = [{"role": "user", "content": "hello"}]
+ANSWER = {"role": "assistant", "content": "hi"}
+
+
+def langfuse(origin: str) -> None:
+    os.environ |= {"LANGFUSE_PUBLIC_KEY": "pk-lf-1", "LANGFUSE_SECRET_KEY": "sk-lf-1", "LANGFUSE_BASE_URL": origin}
+    import langfuse as sdk
+
+    client = sdk.Langfuse(release="r-1", environment="testing")
+    labels = sdk.propagate_attributes(user_id="u-1", session_id="s-1", tags=["a"], trace_name="t-1", version="v-1")
+    call: Any = {"model": "gpt-4o-mini", "input": SAID, "model_parameters": {"temperature": 0.2}}
+    with (
+        client.start_as_current_observation(name="call", as_type="span"),
+        labels,
+        client.start_as_current_observation(name="chat", as_type="generation", **call) as generation,
+    ):
+        generation.update(
+            output=ANSWER,
+            usage_details={"input": 3, "output": 2},
+            cost_details={"total": 0.1},
+            metadata={"k": "v"},
+            level="ERROR",
+            status_message="bad",
+            completion_start_time=datetime.now(UTC),
+        )
+    client.flush()
+
+
+def langsmith(origin: str) -> None:
+    import langsmith as sdk
+
+    batches = {
+        "use_multipart_endpoint": False,
+        "size_limit": 100,
+        "size_limit_bytes": 20_971_520,
+        "scale_up_nthreads_limit": 1,
+        "scale_up_qsize_trigger": 1000,
+        "scale_down_nempty_trigger": 4,
+    }
+    client = sdk.Client(api_url=origin, api_key="lsv2-1", info={"batch_ingest_config": batches})
+    identifier = "6067ef37-5fb4-4158-bdd6-6cebdee54938"
+    now = datetime.now(UTC)
+    client.create_run(
+        "chat",
+        {"messages": SAID},
+        "llm",
+        id=identifier,
+        trace_id=identifier,
+        dotted_order=f"{now:%Y%m%dT%H%M%S%f}Z{identifier}",
+        project_name="p-1",
+        start_time=now,
+        end_time=now,
+        outputs={"messages": [ANSWER]},
+        tags=["a"],
+        error="bad",
+        events=[{"name": "new_token", "time": now.isoformat()}],
+        extra={"metadata": {"k": "v"}, "invocation_params": {"model": "gpt-4o-mini"}},
+    )
+    client.flush()
+
+
+def athina(origin: str) -> None:
+    os.environ["ATHINA_BASE_URL"] = os.environ["API_BASE_URL"] = origin
+    from athina_logger import constants
+    from athina_logger.api_key import AthinaApiKey
+    from athina_logger.inference_logger import InferenceLogger
+
+    for name in vars(constants):
+        if isinstance(getattr(constants, name), str) and getattr(constants, name).startswith("https://"):
+            setattr(constants, name, origin)
+    AthinaApiKey.set_api_key("athina-1")
+    InferenceLogger.log_inference(
+        language_model_id="gpt-4o-mini",
+        prompt=SAID,
+        response={"choices": [{"message": ANSWER}]},
+        prompt_tokens=3,
+        completion_tokens=2,
+        total_tokens=5,
+        response_time=12,
+        cost=0.1,
+        session_id="s-1",
+        customer_user_id="u-1",
+        external_reference_id="x-1",
+        custom_attributes={"k": "v"},
+        tools=[],
+        environment="testing",
+        model_options={"temperature": 0.2},
+    )
+
+
+SDKS: dict[str, tuple[str, Callable[[str], None]]] = {
+    "langfuse": ("langfuse==5.0.4", langfuse),
+    "langsmith": ("langsmith==0.15.0", langsmith),
+    "athina": ("athina-logger==1.3.0", athina),
+}
+
+
+def main(name: str) -> None:
+    requests: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            requests.append({"path": self.path, "headers": dict(self.headers.items()), "body": _readable(body)})
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its base's signature
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    package, run = SDKS[name]
+    run(f"http://127.0.0.1:{server.server_port}")
+    for _ in range(100):
+        if requests:
+            break
+        time.sleep(0.1)
+    told = {"sdk": package, "requests": requests}
+    path = Path(__file__).parent / f"{name}.json"
+    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
+
+
+def _readable(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return {"base64": base64.b64encode(body).decode()}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
