@@ -69,12 +69,11 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         "it is in another region: mend `region`",
     ),
     (
-        r"NoSuchBucket|bucket does not exist|bucket.{0,40}not found|ContainerNotFound|NonExistentQueue|ResourceNotFound",
+        r"NoSuchBucket|bucket does not exist|bucket.{0,40}not found|ContainerNotFound|NonExistent|NotFoundException",
         "it is not there: make the bucket, container, queue or table, or mend its name",
     ),
     (
-        r"Name or service not known|nodename nor servname|name resolution|getaddrinfo|dns error|DNS resolution|"
-        r"No address associated|Name does not resolve|lookup address",
+        r"Name or service not known|nodename nor servname|name resolution|(?i:dns )|lookup address|Domain name not",
         "the host name does not exist: mend the endpoint, or the region or site that it is made of",
     ),
     (

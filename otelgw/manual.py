@@ -1,4 +1,4 @@
-"""What ``otelgw destinations NAME`` prints: one destination's options, an example of it in a config, how it is tested."""
+"""What ``otelgw destinations NAME`` prints: a destination in a config, its options, how it is tested."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def example(row: Row) -> str:
     settings = row.settings or "".join(
         f"{option.name}: {_reference(option)}\n" for option in row.options if option.required
     )
-    lines = [f"        {line}" for line in settings.splitlines()]
-    return "\n".join(["otelgw:", "  destinations:", f"      - name: {row.name}", *lines]) + "\n"
+    lines = [f"      {line}" for line in settings.splitlines()]
+    return "\n".join(["otelgw:", "  destinations:", f"    - name: {row.name}", *lines]) + "\n"
 
 
 def _reference(option: Option) -> str:

@@ -153,6 +153,12 @@ class Writer:
 
         return self._run(get())
 
+    @property
+    def errors(self) -> type[Exception]:
+        """The base of the library's own errors."""
+        base: type[Exception] = self._obstore.exceptions.BaseError
+        return base
+
     def close(self) -> None:
         """End what is under way."""
         with self._lock:
@@ -291,6 +297,38 @@ class BlobExporter(Exporter):
         made = self._layout.made(spans)
         replies = self._writer.write(made.runs, deadline) if made.runs else []
         return _outcome(made, replies, len(spans))
+
+    @property
+    def store(self) -> Store:
+        """The bucket."""
+        return self._writer.store
+
+    def read(self, key: str) -> bytes:
+        """Return an object's bytes.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it cannot be read; so do the library's own errors.
+        """
+        return self._writer.read(key)
+
+    def read_back(self, spans: Sequence[ReadableSpan], deadline: float) -> str:
+        """Return nothing if the objects of ``spans`` are there as they were written; else what is wrong.
+
+        The credentials must allow reading. ``deadline`` is on ``time.monotonic``.
+        """
+        for blob in (blob for run in self._layout.made(spans).runs for blob in run):
+            if time.monotonic() >= deadline:
+                return "no answer in time"
+            try:
+                there = self.read(blob.key)
+            except FileNotFoundError:
+                return f"{blob.key} is not there"
+            except (OSError, ValueError, RuntimeError, self._writer.errors) as error:
+                return classify(error, self._writer.store).reason
+            if there != blob.data:
+                return f"{blob.key} holds something else"
+        return ""
 
     def shutdown(self) -> None:
         super().shutdown()

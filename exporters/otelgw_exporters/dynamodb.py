@@ -11,7 +11,7 @@ import base64
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -155,7 +155,10 @@ class DynamoDbExporter(Exporter):
     # How items are written
 
     def _one_by_one(self, items: Sequence[_Item], deadline: float) -> list[Reply]:
-        """Put each item by itself, if it is not there; some at a time. After one that has to wait all others do."""
+        """Put each item by itself, if it is not there; some at a time. After one that has to wait all others do.
+
+        The first goes alone: it shows whether anybody is there.
+        """
         stopped: list[Reply] = []
 
         def put(item: _Item) -> Reply:
@@ -168,15 +171,16 @@ class DynamoDbExporter(Exporter):
                 stopped.append(reply)
             return reply
 
-        if len(items) < 2:
-            return [put(item) for item in items]
+        first = [put(item) for item in items[:1]]
+        if len(items) < 2 or stopped:
+            return first * len(items)
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="otelgw dynamodb")
             pool = self._pool
         try:
-            return list(pool.map(put, items))
-        except RuntimeError:  # shutdown
+            return first + list(pool.map(put, items[1:]))
+        except (CancelledError, RuntimeError):  # shutdown
             return [Reply("again", "the destination is shut down")] * len(items)
 
     def _put(self, item: _Item, deadline: float) -> Reply:

@@ -256,6 +256,8 @@ _VARIABLES: Mapping[tuple[str, str], Callable[[str, str], Any]] = {
 
 def _checked(row: Row, option: Option, value: Any, where: str = "") -> Any:
     """Return ``value`` as the option's type; ``where`` names its origin for the error."""
+    if value == option.default and type(value) is type(option.default):
+        return value  # resolved before, perhaps to what nobody could set, such as no text
     return _CHECKS[option.kind](row, option, value, where or f"{row.name}: {option.name}")
 
 

@@ -110,7 +110,7 @@ class OtlpGrpcExporter(_OtlpExporter):
     def __init__(self, *, name: str = "otlp_grpc", **given: Any) -> None:
         super().__init__("otlp_grpc", name, given)
         parts = urlsplit(self._endpoint if "://" in self._endpoint else f"//{self._endpoint}")
-        settings = (("grpc.primary_user_agent", agent()), *_RECONNECT)
+        settings: tuple[tuple[str, Any], ...] = (("grpc.primary_user_agent", agent()), *_RECONNECT)
         target, within = parts.netloc, confinement.bounds()
         if within is not None:
             target, pinned = confinement.grpc_target(target, within)

@@ -84,7 +84,7 @@ def deliver_encoded(
         try:
             encoded.append(encode(span))
             verdicts.append(None)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             verdicts.append(Verdict("dead", f"the span cannot be encoded ({type(error).__name__})"))
     decided = deliver_in_parts(cut(encoded, max_bytes), send, deadline)
     outcome = to_outcome(decided)

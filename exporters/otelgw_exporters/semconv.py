@@ -287,7 +287,8 @@ class Profile:
                 shaped.pop(key, None)
         dialect = DIALECTS[self.semconv]
         for key in dialect.doubles & shaped.keys():
-            shaped[key] = float(shaped[key])
+            if type(shaped[key]) is int:  # of another application it may be anything
+                shaped[key] = float(shaped[key])
         for key in dialect.values.keys() & shaped.keys():
             shaped[key] = _translated(shaped[key], dialect.values[key])
         if dialect.renames:

@@ -74,8 +74,8 @@ def _options(row: Row, key: str, value: Any, location: Location, context: Contex
 def _one(row: Row, name: str, value: Any, location: Location, context: Context) -> Iterator[tuple[str, Any]]:
     option = _option(row, name)
     if option is None:
-        known = [name for option in row.options for name in (*option.params, option.name)]
-        near = get_close_matches(name, known, 1)
+        theirs = [each for option in row.options for each in option.params]
+        near = get_close_matches(name, theirs, 1) or get_close_matches(name, [option.name for option in row.options], 1)
         context.findings.warn(location, f"unknown key{f'; did you mean `{near[0]}`?' if near else ''}")
         return
     if value is None or (isinstance(value, str) and not value.strip()):

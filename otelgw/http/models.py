@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from otelgw.errors import RequestRefused
 from otelgw.http.answer import Send, gateway_headers, send_whole
 from otelgw.http.exchange import Exchange
 from otelgw.http.routes import Match
@@ -35,8 +36,12 @@ async def answer_models(
     """
     wanted = match.parameters.get("model")
     document: dict[str, Any]
+    grant = exchange.grant
     if wanted is None:
-        document = {"object": "list", "data": [describe(router, alias) for alias in router.aliases]}
+        aliases = [alias for alias in router.aliases if grant is None or grant.allows(alias)]
+        document = {"object": "list", "data": [describe(router, alias) for alias in aliases]}
+    elif grant is not None and not grant.allows(wanted):
+        raise RequestRefused("model_not_found", f"Model {wanted[:200]!r} is not one of this key's.", param="model")
     elif router.deployments(wanted):
         document = describe(router, wanted)
     else:

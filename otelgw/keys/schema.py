@@ -16,7 +16,7 @@ from otelgw.config.settings import LoggingPolicy
 
 __all__ = ["Callback", "Key", "Quota", "Team", "merged_policy", "period_end", "seconds"]
 
-_PERIOD = re.compile(r"(\d{1,6})(s|m|h|d|w|mo)")
+_PERIOD = re.compile(r"([0-9]{1,6})(s|m|h|d|w|mo)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DEFAULT_POLICY = LoggingPolicy()
 

@@ -9,12 +9,13 @@ import yaml
 
 from otelgw_exporters import catalog
 
-__all__ = ["REMOTE", "destinations_named", "surroundings"]
+__all__ = ["REMOTE", "destinations_named", "surroundings", "value_of"]
 
 REMOTE = re.compile(r"[\"'](?:s3|gcs)://")
 """Tells a config whose callback is in a bucket, which is refused until the bucket is allowed."""
 
 _CALLBACK = "custom_callbacks.proxy_handler_instance"
+_DSN = "postgresql://user:password@127.0.0.1:1/database"
 _KEYS = ("callbacks", "success_callback", "failure_callback")
 
 
@@ -44,4 +45,11 @@ def surroundings(block: str, directory: Path) -> dict[str, str]:
     if _CALLBACK in block:
         (directory / "custom_callbacks.py").write_text("proxy_handler_instance = None\n")
     needed = [option for row in _rows(block) for option in row.options if option.required and option.env]
-    return {option.env[0]: "https://seed.example/x" if option.kind == "url" else "seed-value-x" for option in needed}
+    referred = dict.fromkeys(re.findall(r"os\.environ/(\w+)", block), "seed-value-x")
+    return referred | {option.env[0]: value_of(option) for option in needed}
+
+
+def value_of(option: catalog.Option) -> str:
+    """Return a value that an option takes from a variable."""
+    values = {"url": "https://seed.example/x", "count": "7", "flag": "true", "headers": "a=b", "seconds": "5"}
+    return _DSN if (option.name, option.kind) == ("dsn", "text") else values.get(option.kind, "seed-value-x")

@@ -219,7 +219,13 @@ def test_mlflow_shows_a_call_with_everything_about_it_as_one_chat_model_span(to_
     assert [each for each, (_, held) in spans.items() if "mlflow.chat.tokenUsage" in held] == [f"chat {MODEL}"]
 
 
-def test_mlflow_ends_a_failed_trace_and_keeps_what_is_sent_again_as_it_was(to_mlflow: Platform) -> None:
+def test_mlflow_ends_a_failed_trace_and_shows_which_span_failed(to_mlflow: Platform) -> None:
     trace = to_mlflow.ask(error(400, "the model is not amused"))
 
-    assert mlflow_trace(to_mlflow, trace)["trace_info"]["state"] in {"OK", "ERROR"}
+    found = mlflow_trace(to_mlflow, trace)
+
+    statuses = {span["name"]: span["status"] for span in found["spans"]}
+    assert statuses[f"chat {MODEL}"]["code"] == "STATUS_CODE_ERROR"
+    assert statuses[f"chat {MODEL}"]["message"] == "the model is not amused"
+    # The gateway itself did not fail: HTTP's conventions leave a 4xx unset on its span, which is the trace's root.
+    assert found["trace_info"]["state"] == "OK"

@@ -1,4 +1,4 @@
-"""The vocabularies that OTLP destinations may ask for by ``semconv:``, and spans of other applications in any of them."""
+"""The vocabularies that destinations may ask for by ``semconv:``, and spans of other applications in any of them."""
 
 from __future__ import annotations
 

@@ -259,3 +259,9 @@ def test_a_misspelt_traces_exporter_is_corrected() -> None:
 def test_litellms_console_means_json_and_no_color_no_colours() -> None:
     assert options.from_environment(CONSOLE, {"OTEL_EXPORTER": "console"}) == {"format": "json"}
     assert options.from_environment(CONSOLE, {"OTEL_EXPORTER": "otlp_http", "NO_COLOR": "1"}) == {"color": False}
+
+
+@pytest.mark.parametrize("row", catalog.ROWS, ids=lambda row: row.name)
+def test_options_that_were_resolved_can_be_resolved_again(row: catalog.Row) -> None:
+    resolved = options.resolve(row, {}, {})
+    assert options.resolve(row, resolved, {}) == resolved

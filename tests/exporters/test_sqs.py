@@ -215,8 +215,10 @@ def test_a_queue_that_takes_less_is_sent_less(build: Build, server: Moto) -> Non
 @pytest.mark.parametrize(
     "said",
     [
-        b'{"__type": "com.amazonaws.sqs#BatchRequestTooLong", "message": "Batch requests cannot be longer than 5000 '
-        b'bytes. You have sent 9999 bytes."}',
+        (
+            b'{"__type": "com.amazonaws.sqs#BatchRequestTooLong", "message": "Batch requests cannot be longer than 5000 '
+            b'bytes. You have sent 9999 bytes."}'
+        ),
         b'{"__type": "InvalidParameterValue", "message": "Reason: Message must be shorter than 5000 bytes."}',
     ],
 )

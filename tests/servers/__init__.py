@@ -34,6 +34,7 @@ SERVERS: Mapping[str, Server] = {
     "elasticsearch": _of("elasticsearch"),
     "fake_gcs": _of("fake_gcs"),
     "jaeger": _of("jaeger"),
+    "kafka": _of("kafka"),
     "mlflow": _of("mlflow"),
     "moto": _of("moto"),
     "opensearch": _of("opensearch"),

