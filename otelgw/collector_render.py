@@ -78,7 +78,7 @@ def _learn(found: _Found, target: Target, destination: Destination) -> None:
         found.values["plaintext"] = "true" if parts.scheme == "http" else "false"
         found.headers |= {header: _variable(header, target) for header in options.get("headers") or ()}
         found.notes.append(f"sends on to where the destination {destination.name} sends today: point that here instead")
-    elif protocol not in found.listeners:
+    elif protocol not in found.listeners and (_is_loopback(parts.hostname or "") or parts.port in _PORTS.values()):
         found.listeners[protocol] = _listener(protocol, parts)
         found.notes.append(f"receives what the destination {destination.name} sends")
 
@@ -89,7 +89,8 @@ def _listener(protocol: str, parts: SplitResult) -> _Listener:
     if not _is_loopback(host):
         host = "0.0.0.0"  # noqa: S104 - a machine that others reach, its name is not its address
     host = "127.0.0.1" if host in _LOOPBACK else f"[{host}]" if ":" in host else host
-    return _Listener(f"{host}:{parts.port or _PORTS[protocol]}", tls=parts.scheme == "https")
+    address = f"{host}:{parts.port or _PORTS[protocol]}"
+    return _Listener(f'"{address}"' if "[" in address else address, tls=parts.scheme == "https")
 
 
 def _whole(endpoint: str, *, insecure: bool) -> str:

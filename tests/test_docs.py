@@ -127,6 +127,7 @@ def test_constraints_pin_every_direct_dependency_within_its_range() -> None:
 def test_every_config_example_is_one_that_check_accepts(where: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
+    (tmp_path / "custom_callbacks.py").write_text("proxy_handler_instance = None\n")
     variables = dict.fromkeys(re.findall(r"os\.environ/(\w+)", text), "sk-documentation")
     _, findings = examine(str(path), {"OTELGW_MASTER_KEY": "sk-documentation", **variables}, prices=False)
     assert not findings.errors, where

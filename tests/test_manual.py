@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from otelgw.config.load import examine
 from otelgw.manual import example, page
@@ -19,8 +21,12 @@ def test_the_example_is_a_config_that_check_accepts(row: catalog.Row, tmp_path: 
     (tmp_path / "custom_callbacks.py").write_text("proxy_handler_instance = None\n")
     path = tmp_path / "config.yaml"
     path.write_text(example(row))
-    environment = {name: value_of(option) for option in row.options for name in option.env[:1] if option.required}
-    environment |= {name: "x" for name in ("LOGS_TOKEN",) if name in path.read_text()}
+    (item,) = yaml.safe_load(path.read_text())["otelgw"]["destinations"]
+    for option in row.options:
+        if option.kind == "path" and option.name in item:
+            (tmp_path / item[option.name]).write_text("{}")
+    known = {name: value_of(option) for option in row.options for name in option.env}
+    environment = {name: known.get(name, "x") for name in re.findall(r"os\.environ/(\w+)", path.read_text())}
     settings, findings = examine(str(path), environment, prices=False)
     assert findings.errors == ()
     assert findings.strict == ()

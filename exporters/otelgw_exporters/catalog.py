@@ -17,6 +17,7 @@ from otelgw_exporters.rows import (
     datadog,
     elastic,
     http,
+    kafka,
     meant,
     platforms,
     postgres,
@@ -37,6 +38,7 @@ ROWS: tuple[Row, ...] = (
     *postgres.ROWS,
     *platforms.ROWS,
     *elastic.ROWS,
+    *kafka.ROWS,
 )
 
 _CALLBACKS = frozenset(

@@ -106,9 +106,9 @@ class Asked:
         given = self._attributes.get(semconv.USER_ID)
         if not isinstance(given, str):
             return None
-        if not self.body or semconv.OTELGW_CALL_ID not in self._attributes:
-            return given if given != self._attributes.get(semconv.OTELGW_KEY_USER_ID) else None
-        return given if any(self.body.get(name) == given for name in _USERS) else None
+        if given != self._attributes.get(semconv.OTELGW_KEY_USER_ID):
+            return given
+        return given if any(self.body.get(name) == given for name in _USERS) else None  # it may name its key's owner
 
     def tool(self, kind: str) -> Any:
         """Return the definition of a provider's own tool whose type begins with ``kind``; None where it is not asked

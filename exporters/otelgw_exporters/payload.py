@@ -32,6 +32,7 @@ VERSION = "1.0.0"
 
 _SECOND = 1_000_000_000
 _REDACTED = "REDACTED"
+_SPEND = "spend_logs_metadata"
 _LARGEST = 1 << 63
 _SOURCES = ("provider", "estimated", "none")  # otelgw.usage.source
 _LIST = "genai-prices"  # otelgw.cost.source
@@ -266,8 +267,6 @@ class _Payload:
 
     def metadata(self, end_user: str | None, address: str) -> dict[str, Any]:
         own = self.own
-        user = _text(own, semconv.OTELGW_KEY_USER_ID) or _text(own, semconv.USER_ID)
-        owned = semconv.OTELGW_KEY_USER_ID in own
         return {
             "user_api_key_hash": _text(own, semconv.OTELGW_KEY_HASH),
             "user_api_key_alias": _text(own, semconv.OTELGW_KEY_ALIAS),
@@ -276,12 +275,12 @@ class _Payload:
             "user_api_key_budget_reset_at": None,
             "user_api_key_team_id": _text(own, semconv.OTELGW_TEAM_ID),
             "user_api_key_org_id": None,
-            "user_api_key_user_id": user if owned or user != end_user else None,
+            "user_api_key_user_id": _text(own, semconv.OTELGW_KEY_USER_ID),
             "user_api_key_team_alias": _text(own, semconv.OTELGW_TEAM_ALIAS),
             "user_api_key_user_email": _text(own, semconv.OTELGW_KEY_USER_EMAIL),
             "user_api_key_end_user_id": end_user,
             "user_api_key_request_route": self.route or None,
-            "spend_logs_metadata": None,
+            "spend_logs_metadata": self.spend_logs_metadata(),
             "requester_ip_address": address,
             "requester_metadata": self.requester_metadata(),
             "prompt_management_metadata": None,
@@ -302,11 +301,22 @@ class _Payload:
         """Return the caller's metadata; nested values as they came, where the request was captured."""
         prefix = semconv.OTELGW_METADATA
         found = {key.removeprefix(prefix): value for key, value in self.own.items() if key.startswith(prefix)}
+        found.pop(_SPEND, None)
         for name in ("litellm_metadata", "metadata"):
             held = self.asked.body.get(name)
             if isinstance(held, dict):
                 found |= {key: value for key, value in held.items() if value != _REDACTED}
         return found
+
+    def spend_logs_metadata(self) -> dict[str, Any] | None:
+        """Return what the caller attached for the books, by its header or in the body's metadata; the header wins."""
+        told = self.own.get(f"{semconv.OTELGW_METADATA}{_SPEND}")
+        held = document.read(told) if isinstance(told, str) else None
+        for name in ("metadata", "litellm_metadata"):
+            if not isinstance(held, dict):
+                asked = self.asked.body.get(name)
+                held = asked.get(_SPEND) if isinstance(asked, dict) else None
+        return held if isinstance(held, dict) else None
 
     def cost_breakdown(self) -> dict[str, Any] | None:
         """Return the parts of the cost; None where they do not add up to what the call cost, or nothing is known."""

@@ -81,8 +81,9 @@ def keys(
 
 def _key(fields: KeySection, location: Location, context: Context) -> Key | None:
     if (fields.key is None) == (fields.key_sha256 is None):
-        context.findings.error(location, "needs either `key` or `key_sha256`")
-        return None
+        if fields.key is not None or "key" not in context.document.data["otelgw"]["keys"][location[-1]]:
+            context.findings.error(location, "needs either `key` or `key_sha256`")
+        return None  # a `key` whose variable is not set has been reported
     if fields.key is not None and (len(fields.key) < SHORTEST or not fields.key.isascii()):
         context.findings.error((*location, "key"), f"must have at least {SHORTEST} ASCII characters; a long random one")
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -45,6 +45,7 @@ class Section(BaseModel):
         """Return the keys of this section and of those below it, for did-you-mean."""
         found = set(cls.model_fields)
         for field in cls.model_fields.values():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-                found |= field.annotation.every_key()
+            for kind in (field.annotation, *get_args(field.annotation)):
+                if isinstance(kind, type) and issubclass(kind, Section):
+                    found |= kind.every_key()
         return found

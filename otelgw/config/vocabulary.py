@@ -183,7 +183,7 @@ class LitellmSettings(Vocabulary):
     default_team_settings: list[dict[str, Any]] | None = Field(
         default=None,
         description="Teams with destinations of their own: `team_id`, `success_callback`, `failure_callback`, and "
-        "their settings such as `langfuse_public_key`.",
+        "what these need, named as their environment variables in lower case.",
     )
 
 

@@ -1,7 +1,7 @@
 """A key's or team's own destination: from LiteLLM's callback name and ``callback_vars`` to a row and its options.
 
-A variable is called as LiteLLM calls it, which is the environment variable in lower case (``langfuse_secret_key``), or
-as the option itself (``endpoint``).
+A variable is called as LiteLLM calls it, which is the environment variable in lower case, or as the option itself
+(``endpoint``).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def options_of(row: Row, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def option_of(row: Row, variable: str) -> str:
-    """Return the option that a variable gives, also by the beginning of its name (``langfuse_secret``); or nothing."""
+    """Return the option that a variable gives, also by the beginning of its name (without ``_key``); or nothing."""
     known = {name: option.name for option in row.options for name in names_of(row, option)}
     name = variable.lower()
     begun = {option for full, option in known.items() if full.startswith(f"{name}_")}

@@ -22,13 +22,14 @@ from otelgw.pipeline_main import decoders
 from otelgw.selection import selector
 from otelgw.tracing import record as records
 from otelgw.tracing.record import Capture, capture_whole
-from otelgw_collector.pipeline import Destination, Pipeline, Retention
+from otelgw_collector.pipeline import Batching, Destination, Pipeline, Retention
 from otelgw_collector.segments import SegmentWriter
 from otelgw_exporters.delivery import Exporter, Outcome, all_done
 from otelgw_exporters.otlp import OtlpHttpExporter
 from tests.tracing.records import record
 
 CAP = 48 * 1024 * 1024
+PROMPT = Batching(linger=0.02, first=0.005)
 AT_ONCE = 1024  # records, four whole batches, before the healthy destination is waited for
 
 
@@ -66,7 +67,7 @@ def pipeline(directory: Path, *exporters: Exporter) -> Pipeline[object]:
         directory / "spool",
         directory / "pipeline.db",
         decoders(Tracing(), str(directory)),
-        [Destination(each.name, each, policy) for each in exporters],
+        [Destination(each.name, each, policy, PROMPT) for each in exporters],
         retention=Retention(0.0, CAP),
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RECORDS = 66 * 1024  # of three spans each
-MIB = 300  # what the pipeline's memory may take; docs/reference/reliability.md says so
+MIB = 160  # what the pipeline's memory may take; docs/reference/reliability.md says so
 
 
 def lived(directory: Path, port: int, records: int, size: int) -> dict[str, Any]:

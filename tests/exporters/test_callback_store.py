@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from otelgw_exporters import catalog
 from otelgw_exporters.callback import CallbackExporter
@@ -18,6 +22,7 @@ from otelgw_exporters.errors import DestinationConfigError
 from tests.exporters.test_file import request
 from tests.servers import require
 from tests.servers.collector import free_port
+from tests.servers.fake_gcs import FakeGcs
 from tests.servers.seaweedfs import BUCKET, KEY_ID, SECRET, SeaweedFs
 
 CODE = b"def handler(*_):\n    print('from the bucket')\n"
@@ -143,3 +148,29 @@ def test_a_bucket_that_is_down_is_said_and_tried_again(
     assert "cannot be fetched" in outcome.reason
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
     assert only(deliver(made)) == "done"
+
+
+def test_code_from_google_cloud_storage_is_run(
+    monkeypatch: pytest.MonkeyPatch,
+    closing: Callable[[Exporter], Exporter],
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    account = {"type": "service_account", "client_email": "x@y.example", "private_key_id": "1"}
+    account |= {"private_key": private.decode(), "token_uri": "https://oauth2.googleapis.com/token"}
+    path = tmp_path / "account.json"
+    path.write_text(json.dumps(account))
+    with FakeGcs(require("fake_gcs")) as server, httpx.Client(trust_env=False, base_url=server.url) as client:
+        client.post("/storage/v1/b", json={"name": "logs"}).raise_for_status()
+        put = "/upload/storage/v1/b/logs/o?uploadType=media&name=mine.py"
+        client.post(put, content=CODE).raise_for_status()
+        monkeypatch.setenv("GCS_PATH_SERVICE_ACCOUNT", str(path))
+        monkeypatch.setenv("OTELGW_GCS_ENDPOINT", server.url)
+        made = CallbackExporter(target="gcs://logs/mine.handler", allowed_buckets=["gcs://logs"])
+        closing(made)
+        outcome = deliver(made)
+    assert only(outcome) == "done", outcome
+    assert "from the bucket" in capfd.readouterr().out

@@ -14,6 +14,7 @@ from typing import Any
 
 import botocore.session
 import pytest
+from botocore.validate import ParamValidator
 
 from otelgw_exporters.delivery import OPERATOR_DELAY, Exporter, Outcome
 from otelgw_exporters.dynamodb import DynamoDbExporter
@@ -28,6 +29,7 @@ from tests.servers.faults import LOST, SILENT, Faults, Status
 from tests.servers.moto import Moto
 from tests.servers.process import Process
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "dynamodb" / "item.json"
 KEYS = {"access_key_id": "AKIATESTS0123456789", "secret_access_key": "canary-secret-0123456789", "region": "eu-west-1"}
 Build = Callable[..., DynamoDbExporter]
 
@@ -359,3 +361,26 @@ def test_the_endpoint_is_the_regions(closing: Callable[[Exporter], Exporter]) ->
 def test_half_a_key_is_refused_at_once() -> None:
     with pytest.raises(DestinationConfigError, match="destination dynamodb: access_key_id and secret_access_key"):
         DynamoDbExporter(access_key_id="a", region="eu-west-1")
+
+
+@pytest.mark.parametrize(("write", "operation"), [("put", "PutItem"), ("batch", "BatchWriteItem")])
+def test_a_request_is_one_that_amazons_own_model_of_the_service_allows(
+    build: Build, plain: Table, proxy: Faults, write: str, operation: str
+) -> None:
+    deliver(
+        build(plain, endpoint_url=proxy.url, write=write, ttl_days=7), [*many(2), generation(text="long " * 90_000)]
+    )
+    model = client("dynamodb", plain.url).meta.service_model.operation_model(operation)
+    assert proxy.requests
+    for each in proxy.requests:
+        assert each.headers["x-amz-target"] == f"DynamoDB_20120810.{operation}"
+        report = ParamValidator().validate(json.loads(each.body), model.input_shape)
+        assert not report.has_errors(), report.generate_report()
+
+
+def test_an_item_is_that_of_its_golden(build: Build, plain: Table, proxy: Faults) -> None:
+    deliver(build(plain, endpoint_url=proxy.url, table="calls", ttl_days=7), request(0))
+    text = json.dumps(json.loads(proxy.requests[0].body)["Item"], indent=1, ensure_ascii=False) + "\n"
+    if os.environ.get("OTELGW_UPDATE_GOLDENS"):
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()

@@ -12,6 +12,7 @@ from typing import Any
 
 import botocore.session
 import pytest
+from botocore.validate import ParamValidator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -216,8 +217,8 @@ def test_a_queue_that_takes_less_is_sent_less(build: Build, server: Moto) -> Non
     "said",
     [
         (
-            b'{"__type": "com.amazonaws.sqs#BatchRequestTooLong", "message": "Batch requests cannot be longer than 5000 '
-            b'bytes. You have sent 9999 bytes."}'
+            b'{"__type": "com.amazonaws.sqs#BatchRequestTooLong", '
+            b'"message": "Batch requests cannot be longer than 5000 bytes. You have sent 9999 bytes."}'
         ),
         b'{"__type": "InvalidParameterValue", "message": "Reason: Message must be shorter than 5000 bytes."}',
     ],
@@ -393,3 +394,15 @@ def test_a_session_token_is_signed_with(build: Build, proxy: Faults) -> None:
     (seen,) = proxy.requests
     assert seen.headers["x-amz-security-token"] == "token-0123456789"
     assert "x-amz-security-token" in seen.headers["authorization"]
+
+
+def test_a_request_is_one_that_amazons_own_model_of_the_service_allows(
+    build: Build, fifo: Queue, server: Moto, proxy: Faults
+) -> None:
+    made = build(queue_url=fifo.url, endpoint_url=proxy.url)
+    deliver(made, [*many(2), generation(text="long " * 300_000)])
+    model = client("sqs", server.url).meta.service_model.operation_model("SendMessageBatch")
+    for each in proxy.requests:
+        assert each.headers["x-amz-target"] == "AmazonSQS.SendMessageBatch"
+        report = ParamValidator().validate(json.loads(each.body), model.input_shape)
+        assert not report.has_errors(), report.generate_report()

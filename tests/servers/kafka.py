@@ -67,6 +67,9 @@ _CONFIG = {
     "transaction.state.log.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
     "auto.create.topics.enable": "false",
+    # For as long as this a broker that was killed is not let in again.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "500",
     "log.cleaner.enable": "false",
 }
 

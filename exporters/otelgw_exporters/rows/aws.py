@@ -143,6 +143,8 @@ ROWS: tuple[Row, ...] = (
             Option("timeout", "seconds", "for one request", 10.0),
         ),
         params_key="aws_sqs_callback_params",
+        proof="contract",
+        settings="queue_url: https://sqs.us-west-2.amazonaws.com/123456789012/my-queue\n",
     ),
     Row(
         "dynamodb",
@@ -197,5 +199,7 @@ ROWS: tuple[Row, ...] = (
             *_POINTER,
             Option("timeout", "seconds", "for one request", 10.0),
         ),
+        proof="contract",
+        settings="table: llm-calls\nregion: eu-west-1\nttl_days: 90\n",
     ),
 )

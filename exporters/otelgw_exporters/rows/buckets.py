@@ -118,6 +118,14 @@ ROWS: tuple[Row, ...] = (
         ),
         callbacks=("s3_v2",),
         params_key="s3_callback_params",
+        proof="server",
+        settings="""\
+bucket: logs-bucket
+region: eu-west-1
+path: llm
+access_key_id: os.environ/AWS_ACCESS_KEY_ID
+secret_access_key: os.environ/AWS_SECRET_ACCESS_KEY
+""",
     ),
     Row(
         "gcs_bucket",
@@ -135,6 +143,8 @@ ROWS: tuple[Row, ...] = (
             Option("endpoint_url", "url", "of another store with the XML API", env=("OTELGW_GCS_ENDPOINT",)),
             *_objects(size_env=("GCS_BATCH_SIZE",), interval_env=("GCS_FLUSH_INTERVAL",)),
         ),
+        proof="documentation",
+        settings="bucket: logs-bucket\n",
     ),
     Row(
         "azure_storage",
@@ -218,5 +228,11 @@ ROWS: tuple[Row, ...] = (
             Option("certificate", "path", "PEM file with the roots to trust, for Entra and for the Blob service"),
             *_objects(),
         ),
+        proof="validator",
+        settings="""\
+account: litellm2
+container: litellm-logs
+account_key: os.environ/AZURE_STORAGE_ACCOUNT_KEY
+""",
     ),
 )
