@@ -21,7 +21,7 @@ FIND_PYTHON = for python in $(PYTHON) python3.14 python3.13 python3.12 python3.1
 	  exit 1; \
 	fi
 
-.PHONY: help run test servers lint format check bench build constraints clean
+.PHONY: help run test servers lint format check bench soak build constraints clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check: lint test ## lint, then test
 
 bench: $(INSTALLED_DEV) ## CPU and latency beside a direct call and nginx (ARGS="--help" for the options)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(INSTALLED_DEV) ## 100,000 spans through gateways, Kafka and Collectors, while parts of it die (ARGS="--spans N")
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 build: $(INSTALLED_DEV) ## build the wheel and the sdist into dist/
 	@$(BIN)/python -m build --outdir dist .

@@ -116,12 +116,15 @@ def _variable(header: str, target: Target) -> str:
 
 def _shown(value: Any) -> str:
     """Return an option's value as YAML; of a URL, only what is no credential."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
     text = str(value)
     if "://" in text:
         parts = urlsplit(text)
         text = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    # A $ would begin a variable of the Collector's.
-    return json.dumps(text.replace("$", "$$") if not isinstance(value, bool | int | float) else value)
+    return json.dumps(text.replace("$", "$$"))  # a $ would begin a variable of the Collector's
 
 
 def _text(name: str, target: Target, found: _Found) -> str:

@@ -74,6 +74,19 @@ INSTRUMENTS: Mapping[str, Instrument] = {
             "http.server.request.duration", "histogram", "s", "Duration of HTTP server requests.", _HTTP, _REQUESTS
         ),
         Instrument(
+            "otelgw.labels.dropped",
+            "counter",
+            "{label}",
+            "Metadata, tags, users and sessions that callers attached in vain: of the wrong type, or too many.",
+        ),
+        Instrument(
+            "otelgw.content.uploads",
+            "counter",
+            "{object}",
+            "Content for the blob store by what became of it; what is `known` was there already.",
+            ("outcome",),
+        ),
+        Instrument(
             "otelgw.destination.spans",
             "counter",
             "{span}",

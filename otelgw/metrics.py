@@ -35,6 +35,8 @@ _FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
 _USAGE = "gen_ai.client.token.usage"
 _REQUEST = "http.server.request.duration"
 _OBSERVED = (_DURATION, _FIRST_CHUNK, _USAGE, _REQUEST)
+_DROPPED = "otelgw.labels.dropped"
+_UPLOADS = "otelgw.content.uploads"
 _METRICS = {name: name for name in _OBSERVED} | {"input": _USAGE, "output": _USAGE}
 _GENERATION = INSTRUMENTS[_DURATION].labels
 _SERVER = INSTRUMENTS[_REQUEST].labels
@@ -73,9 +75,11 @@ class _Series:
 
 
 class Metrics:
-    """What is counted from records. To be used by one thread."""
+    """What is counted from records. To be used by one thread. ``uploads`` tells of the blob store, by outcome."""
 
-    def __init__(self) -> None:
+    def __init__(self, uploads: Callable[[], Mapping[str, int]] = dict) -> None:
+        self._uploads = uploads
+        self._dropped = 0
         self._histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in _OBSERVED}
         self._known: dict[str, set[str]] = {}
         self._series: dict[tuple[Any, ...], _Series] = {}
@@ -97,6 +101,9 @@ class Metrics:
                 series.observe("output", get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))
             elif own and span.kind is SpanKind.SERVER:
                 self._of(tuple(map(get, _SERVER)), self._request).observe(_REQUEST, _seconds(span))
+                dropped = get(semconv.OTELGW_LABELS_DROPPED)
+                if isinstance(dropped, int):
+                    self._dropped += dropped
 
     def _of(self, values: tuple[Any, ...], named: Callable[[tuple[Any, ...]], Mapping[str, Labels]]) -> _Series:
         """Return the histograms for the attributes ``values``, whose labels ``named`` tells."""
@@ -156,6 +163,8 @@ class Metrics:
         """Yield what was counted; the histograms go on being counted in."""
         for name, series in self._histograms.items():
             yield Family(INSTRUMENTS[name], list(series.items()))
+        yield Family(INSTRUMENTS[_DROPPED], [((), self._dropped)])
+        yield Family(INSTRUMENTS[_UPLOADS], [((("outcome", each),), count) for each, count in self._uploads().items()])
 
 
 def _seconds(span: ReadableSpan) -> float | None:

@@ -32,6 +32,7 @@ from otelgw.errors import StartError
 from otelgw.keys.database import StoreError
 from otelgw.metrics import Metrics
 from otelgw.process import announce, read_settings
+from otelgw.redaction.offloading import Keeper
 from otelgw.report import Reporter, pushing
 from otelgw.selection import Trace, selector
 from otelgw.spool import killed
@@ -40,13 +41,14 @@ from otelgw.tracing import spans
 from otelgw.tracing.dropped import DroppedLabels
 from otelgw.tracing.limits import AttributeLimits
 from otelgw_collector import otlp_spans, pipeline
-from otelgw_collector.pipeline import Pipeline, Retention, RetryPolicy
+from otelgw_collector.pipeline import Batching, Pipeline, Retention, RetryPolicy
 from otelgw_collector.segments import OTLP, RECORD
 from otelgw_exporters import catalog
-from otelgw_exporters.delivery import let_others_run
+from otelgw_exporters.batches import Batches
+from otelgw_exporters.delivery import Exporter, let_others_run
 from otelgw_exporters.errors import DestinationError
 
-__all__ = ["decoder", "decoders", "main", "resource"]
+__all__ = ["decoder", "decoders", "keeper", "main", "resource"]
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +109,34 @@ def age(trace: Trace) -> float:
     return max(0.0, time.time() - max((span.end_time or 0 for span in trace.spans), default=0) / 1e9)
 
 
-def _built(destination: Destination, retry_limit: float) -> pipeline.Destination[Trace]:
+def keeper(settings: Settings) -> Keeper | None:
+    """Return what keeps long content beside the spans; None without a blob store.
+
+    Raises:
+        DestinationConfigError: it cannot be used as it is configured.
+    """
+    chosen = settings.blob_store
+    if chosen is None:
+        return None
+    from otelgw_exporters import blob_store  # the writers of buckets are large
+
+    return Keeper(blob_store.open_store(chosen.type, chosen.options, chosen.prefix), chosen.above)
+
+
+def _built(destination: Destination, retry_limit: float, keep: Keeper | None) -> pipeline.Destination[Trace]:
     exporter = catalog.build(destination.type, destination.name, destination.options)
     retry = RetryPolicy(limit=retry_limit)
-    return pipeline.Destination(destination.name, exporter, selector(destination), retry=retry)
+    select = selector(destination, keep)
+    return pipeline.Destination(destination.name, exporter, select, batching=_batching(exporter), retry=retry)
+
+
+def _batching(exporter: Exporter) -> Batching:
+    """Return how much at a time an exporter wants; most have no wish of their own."""
+    asked: Batches | None = getattr(exporter, "batching", None)
+    if asked is None:
+        return Batching()
+    records, size = max(1024, 2 * asked.records), max(8 * 1024 * 1024, 2 * asked.size)
+    return Batching(asked.records, asked.size, asked.linger, first=asked.linger, queue_records=records, queue_size=size)
 
 
 def _tenants(settings: Settings) -> pipeline.Destination[Trace]:
@@ -204,14 +230,15 @@ def main(arguments: list[str] | None = None) -> int:
     state = Path(settings.state_dir)
     try:
         lock = _lock(state)
-        destinations = [_built(destination, settings.spool.retry_limit) for destination in settings.destinations]
+        keep = keeper(settings)
+        destinations = [_built(each, settings.spool.retry_limit, keep) for each in settings.destinations]
         if settings.keys.tenants:
             destinations.append(_tenants(settings))
         push = pushing(settings.metrics, resource(settings.tracing, settings.state_dir))
     except (StartError, StoreError, DestinationError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says what and how to mend it
         return 2 if isinstance(error, DestinationError) else 1
-    metrics = Metrics()
+    metrics = Metrics(keep.counts) if keep is not None else Metrics()
     running = Pipeline(
         state / "spool",
         state / "pipeline.db",

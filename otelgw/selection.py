@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
 from otelgw.config.settings import Destination, Redaction, Selection
+from otelgw.redaction.offloading import Keeper
 from otelgw.redaction.spans import redactor
 from otelgw.tracing.default_tags import default_tags
 from otelgw.tracing.record import EVERYBODY, Record
@@ -54,12 +55,14 @@ _RATIO_BITS = (1 << 56) - 1  # of the trace id: those that W3C's random flag pro
 
 
 class View(NamedTuple):
-    """What a destination sees: without ``content``, ``anonymous`` (without who called), redacted, with more tags."""
+    """What a destination sees: without ``content``, ``anonymous`` (without who called), redacted, with more tags, with
+    long content left to ``keep``."""
 
     content: bool = True
     anonymous: bool = False
     redaction: Redaction = _NO_REDACTION
     tags: tuple[str, ...] = ()
+    keep: Keeper | None = None
 
 
 class Trace:
@@ -121,8 +124,9 @@ class Trace:
             spans = [_without(span, view) for span in spans]
         if view.tags:
             spans = [_tagged(span, view.tags) for span in spans]
-        if view.redaction != _NO_REDACTION:
-            redact = _redactor(view.redaction)
+        # Last, so that nothing gets into the blob store that the destination may not see.
+        if view.redaction != _NO_REDACTION or view.keep is not None:
+            redact = _redactor(view.redaction, view.keep)
             spans = [redact(span) for span in spans]
         return spans
 
@@ -169,17 +173,19 @@ class Group(NamedTuple):
         return total
 
 
-def selector(destination: Destination) -> Callable[[Trace], Sequence[ReadableSpan]]:
-    """Return the function from a trace to the spans that ``destination`` gets, as it may see them.
+def selector(destination: Destination, keep: Keeper | None = None) -> Callable[[Trace], Sequence[ReadableSpan]]:
+    """Return the function from a trace to the spans that ``destination`` gets, as it may see them; ``keep`` keeps
+    content that is too long for them.
 
     Raises:
         ConfigError: a pattern of its redaction that cannot be used.
     """
     answers = frozenset({destination.name.lower(), destination.type.lower(), *destination.callbacks})
-    view = View(destination.content, destination.redact_user_api_key_info, destination.redaction)
+    keep = keep if destination.blob_store else None
+    view = View(destination.content, destination.redact_user_api_key_info, destination.redaction, keep=keep)
     bare = view._replace(content=False)
     if destination.redaction != _NO_REDACTION:
-        _redactor(destination.redaction)
+        _redactor(destination.redaction, keep)
     always = destination.on == "all" and destination.sampling != "parent" and destination.selection == _ANY
 
     def select(trace: Trace) -> Sequence[ReadableSpan]:
@@ -268,5 +274,5 @@ def _tagged(span: ReadableSpan, tags: tuple[str, ...]) -> ReadableSpan:
 
 
 @lru_cache(maxsize=256)
-def _redactor(redaction: Redaction) -> Callable[[ReadableSpan], ReadableSpan]:
-    return redactor(redaction)
+def _redactor(redaction: Redaction, keep: Keeper | None) -> Callable[[ReadableSpan], ReadableSpan]:
+    return redactor(redaction, keep)

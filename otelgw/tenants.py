@@ -2,9 +2,10 @@
 
 To the pipeline all of them are one destination, which takes every record of a caller with destinations of its own and
 keeps it (``tenant_queue``). From there each tenant's destination, a *route*, is delivered to in its own time: at most
-one delivery at a time for a route, its own back-off, and those that do not work share half of the threads, so that
-however many of them are down the rest is not delayed. A record names a tenant by the key's hash and the team's id; its
-destinations are looked up when they are needed, and their credentials are nowhere but in the exporter made of them.
+one delivery at a time for a route, with its own back-off. Routes to a host that does not answer have a part of the
+threads for themselves, and so have those to a host that nothing is known of yet; however many of them there are, the
+rest is not delayed. A record names a tenant by the key's hash and the team's id; its destinations are looked up when
+they are needed, and their credentials are nowhere but in the exporter made of them.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ _KNOWN = 20_000  # tenants whose destinations are remembered
 _DISK_SHARE = 8  # of the spool's cap the queue may take an eighth
 _QUIET = 60.0  # seconds between two log lines on the same kind of trouble
 _RETRY = RetryPolicy(first=1.0, most=300.0)
+_WELL, _NEW, _TROUBLED = _KINDS = ("well", "new", "troubled")  # of routes, by what is known of their hosts
 _END = 2.0  # seconds for deliveries under way when the pipeline stops
 
 
@@ -73,12 +75,14 @@ class _Route(NamedTuple):
     id: str
     owner: str
     callback: Callback
+    host: str
 
 
 @dataclass(slots=True)
 class _State:
     """How a route does. ``left`` are the spans still to be sent of records that were sent in part, by number."""
 
+    host: str = ""
     queued: bool = False
     busy: bool = False
     again: bool = False  # something came while it was busy
@@ -114,9 +118,10 @@ class Tenants(Exporter):
         self._retry_limit = settings.spool.retry_limit
         self._changed = threading.Condition()
         self._states: dict[str, _State] = {}
-        self._due: list[tuple[float, str]] = []  # heaps of routes that have something, by when
-        self._due_again: list[tuple[float, str]] = []  # the same, of those whose last delivery failed
-        self._troubled = 0  # deliveries under way to the latter
+        # Of each kind: a heap of routes that have something, by when, and how many are being delivered to.
+        self._due: dict[str, list[tuple[float, str]]] = {kind: [] for kind in _KINDS}
+        self._busy = dict.fromkeys(_KINDS, 0)
+        self._hosts: OrderedDict[str, bool] = OrderedDict()  # whether the last delivery to it went well
         self._exporters: OrderedDict[str, tuple[bytes, Exporter]] = OrderedDict()
         self._known: OrderedDict[tuple[str, str], tuple[float, list[_Route]]] = OrderedDict()
         self._threads: list[threading.Thread] = []
@@ -125,7 +130,7 @@ class Tenants(Exporter):
         self.counts = Counts()
         with self._changed:
             for route in self._queue.routes():
-                self._wake(route, 0.0)
+                self._wake(route, "", 0.0)
 
     def select(self, trace: Trace) -> Sequence[ReadableSpan]:
         """Return what stands for a record whose caller may have destinations; the pipeline passes it on to here."""
@@ -138,17 +143,19 @@ class Tenants(Exporter):
         return (_Carried(trace),)
 
     def deliver(self, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:  # noqa: ARG002 - the disk has none
-        parcels: list[Parcel] = []
+        parcels: list[tuple[Parcel, str]] = []
         try:
             for span in spans:
                 if isinstance(span, _Carried) and span.trace.record is not None:
                     parcels += self._parcels(span.trace.record)
-            touched = self._queue.put(parcels) if parcels else set()
+            if parcels:
+                self._queue.put([parcel for parcel, _ in parcels])
         except (StoreError, sqlite3.Error) as error:
             return all_retry(len(spans), f"{type(error).__name__}: {error}")
+        due = time.monotonic() + _LINGER
         with self._changed:
-            for route in touched:
-                self._wake(route, time.monotonic() + _LINGER)
+            for name, host in {parcel.route: host for parcel, host in parcels}.items():
+                self._wake(name, host, due)
         return all_done(len(spans))
 
     def shutdown(self) -> None:
@@ -175,13 +182,14 @@ class Tenants(Exporter):
         """How many exporters are kept open."""
         return len(self._exporters)
 
-    def _parcels(self, record: Record) -> list[Parcel]:
+    def _parcels(self, record: Record) -> list[tuple[Parcel, str]]:
+        """Return what is to be kept of a record, each with the host that it is for."""
         routes = self._routes_of(record.caller)
         without = set(record.audience.without)
         if not routes or (without and not (routes := [each for each in routes if without.isdisjoint(_names(each))])):
             return []
         payload, name = encode(record), f"{record.trace_id}-{record.span_id}"
-        return [Parcel(route.id, name, payload) for route in routes]
+        return [(Parcel(route.id, name, payload), route.host) for route in routes]
 
     def _routes_of(self, caller: Caller) -> list[_Route]:
         """Return a caller's destinations; those of its team where the key is no more.
@@ -197,7 +205,7 @@ class Tenants(Exporter):
         found = self._directory.find(caller.key_hash)
         if found is not None:
             allowed = grant(found.key, found.team)
-            routes = _routes(allowed.owner, allowed.logging) if allowed.policy.enabled else []
+            routes = self._routes(allowed.owner, allowed.logging) if allowed.policy.enabled else []
         else:
             routes = self._routes_of_owner(f"team:{caller.team_id}") if caller.team_id else []
         with self._changed:
@@ -211,73 +219,102 @@ class Tenants(Exporter):
         kind, _, name = owner.partition(":")
         if kind == "team":
             team = self._directory.team(name)
-            return _routes(owner, team.logging) if team is not None else []
+            return self._routes(owner, team.logging) if team is not None else []
         found = self._directory.find(name)
-        return _routes(owner, found.key.logging) if found is not None else []
+        return self._routes(owner, found.key.logging) if found is not None else []
 
-    def _wake(self, route: str, due: float) -> None:
+    def _routes(self, owner: str, logging_: Sequence[Callback]) -> list[_Route]:
+        seen: dict[str, int] = {}
+        found = []
+        for callback in logging_:
+            name = f"{callback.name}/{callback.event}"
+            number = seen[name] = seen.get(name, 0) + 1
+            name = f"{owner}/{name}" + (f"/{number}" if number > 1 else "")
+            found.append(_Route(name, owner, callback, callbacks.host_of(callback, owner, self._settings)))
+        return found
+
+    def _wake(self, route: str, host: str, due: float) -> None:
         """Have a route delivered to; the caller holds the lock."""
         state = self._states.setdefault(route, _State())
+        state.host = host or state.host
         if state.busy:
             state.again = True
         elif not state.queued:
             state.queued = True
-            heapq.heappush(self._due_again if state.tries else self._due, (due, route))
+            heapq.heappush(self._due[self._kind(state)], (due, route))
             if not self._idle and len(self._threads) < self._settings.threads and not self._stopped.is_set():
                 name = f"deliver {NAME} {len(self._threads)}"
                 self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
                 self._threads[-1].start()
             self._changed.notify()
 
+    def _kind(self, state: _State) -> str:
+        well = self._hosts.get(state.host)
+        if state.tries or well is False:
+            return _TROUBLED
+        return _WELL if well else _NEW
+
     def _run(self) -> None:
         while (picked := self._pick()) is not None:
-            route, troubled = picked
+            route, kind = picked
             outcome = "again"
             try:
                 outcome = self._deliver_route(route)
             except Exception as error:  # noqa: BLE001 - the thread has other tenants to deliver to
                 self._warn("bug", f"a delivery failed ({type(error).__name__})", error)
             finally:
-                self._release(route, outcome, troubled=troubled)
+                self._release(route, kind, outcome)
 
-    def _pick(self) -> tuple[str, bool] | None:
-        """Wait for a route that is to be delivered to, and take it; None at the end."""
+    def _pick(self) -> tuple[str, str] | None:
+        """Wait for a route that is to be delivered to, and take it with its kind; None at the end."""
+        most = max(1, self._settings.threads * 3 // 8)
         with self._changed:
             while not self._stopped.is_set():
                 now = time.monotonic()
-                heaps = [self._due]
-                if self._troubled < max(1, self._settings.threads // 2):
-                    heaps.append(self._due_again)
-                for heap in heaps:
-                    if heap and heap[0][0] <= now:
-                        route = heapq.heappop(heap)[1]
+                open_ = [kind for kind in _KINDS if kind == _WELL or self._busy[kind] < most]
+                for kind in open_:
+                    heap = self._due[kind]
+                    while heap and heap[0][0] <= now:
+                        due, route = heapq.heappop(heap)
                         state = self._states[route]
-                        state.queued, state.busy, state.again = False, True, False
-                        troubled = heap is self._due_again
-                        self._troubled += troubled
-                        return route, troubled
-                soonest = min((heap[0][0] for heap in heaps if heap), default=None)
+                        known = self._kind(state)
+                        if known == kind:
+                            state.queued, state.busy, state.again = False, True, False
+                            self._busy[kind] += 1
+                            return route, kind
+                        heapq.heappush(self._due[known], (due, route))  # its host has changed its mind meanwhile
+                heads = [self._due[kind][0][0] for kind in open_ if self._due[kind]]
+                if heads and min(heads) <= now:
+                    continue
                 self._idle += 1
-                self._changed.wait(None if soonest is None else max(0.0, soonest - now))
+                self._changed.wait(min(heads) - now if heads else None)
                 self._idle -= 1
         return None
 
-    def _release(self, route: str, outcome: str, *, troubled: bool) -> None:
+    def _release(self, route: str, kind: str, outcome: str) -> None:
         with self._changed:
             state = self._states[route]
             state.busy = False
-            self._troubled -= troubled
+            self._busy[kind] -= 1
             if outcome == "again":
                 state.tries += 1
-                self._wake(route, time.monotonic() + _RETRY.delay(state.tries, None, random.random))
+                self._wake(route, "", time.monotonic() + _RETRY.delay(state.tries, None, random.random))
             else:
                 state.tries = 0
                 if outcome == "more" or state.again:
-                    self._wake(route, 0.0)
+                    self._wake(route, "", 0.0)
                 else:
                     del self._states[route]
-            # Another thread may have found only routes in trouble, and no room for one.
+            # Another thread may have found only routes of kinds that had no thread left.
             self._changed.notify()
+
+    def _learn(self, host: str, *, well: bool) -> None:
+        """Note how a delivery to a host went."""
+        with self._changed:
+            self._hosts[host] = well
+            self._hosts.move_to_end(host)
+            if len(self._hosts) > _KNOWN:
+                self._hosts.popitem(last=False)
 
     def _deliver_route(self, route_id: str) -> str:
         """Deliver some of what waits for a route. Returns ``done``, ``more`` to do, or ``again`` after a pause."""
@@ -300,6 +337,8 @@ class Tenants(Exporter):
         left = self._states[route.id].left
         spans, sources = self._spans(route, parcels)
         outcome = _attempt(exporter, spans)
+        if spans:
+            self._learn(route.host, well=all(verdict.state != "retry" for verdict in outcome.verdicts))
         retried: dict[int, set[str]] = {}
         counts = self.counts
         for span, parcel, verdict in zip(spans, sources, outcome.verdicts, strict=True):
@@ -399,16 +438,6 @@ class Tenants(Exporter):
                 return
             self._told[kind] = self._told[""] = now
         log.warning("destination %s: %s", kind, text, exc_info=error)
-
-
-def _routes(owner: str, logging_: Sequence[Callback]) -> list[_Route]:
-    seen: dict[str, int] = {}
-    found = []
-    for callback in logging_:
-        name = f"{callback.name}/{callback.event}"
-        number = seen[name] = seen.get(name, 0) + 1
-        found.append(_Route(f"{owner}/{name}" + (f"/{number}" if number > 1 else ""), owner, callback))
-    return found
 
 
 def _owner(route_id: str) -> str:

@@ -123,6 +123,14 @@ def test_a_bucket_is_the_users_own(tmp_path: Path) -> None:
     assert (uploader["s3_bucket"], uploader["region"], uploader["s3_prefix"]) == ("mine", "eu-west-1", "calls")
 
 
+def test_brokers_and_topic_are_the_users_own(tmp_path: Path) -> None:
+    tree, _ = rendered(
+        tmp_path, "kafka", "{name: kafka, brokers: [a:9092, b:9092], topic: mine, password: os.environ/KEY}"
+    )
+    exporter = tree["exporters"]["kafka"]
+    assert (exporter["brokers"], exporter["traces"]["topic"]) == (["a:9092", "b:9092"], "mine")
+
+
 def test_a_dollar_of_the_users_is_no_variable_of_the_collectors(tmp_path: Path) -> None:
     _, text = rendered(tmp_path, "s3", '{name: s3, bucket: "a${env:HOME}b", region: x}')
     assert "a$${env:HOME}b" in text

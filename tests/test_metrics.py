@@ -86,6 +86,20 @@ def test_requests_to_the_gateway_are_counted_too_also_those_without_a_generation
     assert all('http_route="/v1/chat/completions"' in name for name in counts)
 
 
+def test_what_callers_attached_in_vain_is_counted_once_a_request() -> None:
+    metrics = Metrics(lambda: {"stored": 2, "failed": 0})
+    assert shown(metrics)["otelgw_labels_dropped_total"] == 0
+    for _ in range(2):
+        metrics.observe(trace(record(metadata={"tags": ["fine", 7, None], "session_id": ["s"]})))
+    metrics.observe(trace(record()))
+
+    found = shown(metrics)
+
+    assert found["otelgw_labels_dropped_total"] == 6
+    assert found['otelgw_content_uploads_total{outcome="stored"}'] == 2
+    assert found['otelgw_content_uploads_total{outcome="failed"}'] == 0
+
+
 def test_a_caller_cannot_make_up_labels_without_end() -> None:
     metrics = Metrics()
     for number in range(300):

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
+from otelgw import pipeline_main
 from otelgw.config.settings import Destination, Server, Settings, Spool, Tracing
 from otelgw.pipeline_main import decoder, resource
 from otelgw.process import pack
 from otelgw.report import read_metrics, read_state
 from otelgw.selection import Trace, selector
 from otelgw.tracing import record as records
+from otelgw_collector.pipeline import Batching
 from otelgw_collector.segments import SegmentWriter
 from tests.collector.destinations import eventually
 from tests.servers.collector import free_port
@@ -283,3 +285,15 @@ os.kill(os.getpid(), 9)
     state = read_state(str(tmp_path))
     assert state is not None
     assert [each["name"] for each in state["destinations"]] == ["otlp_grpc/one"]
+
+
+def test_what_a_destination_says_of_its_batches_is_what_the_pipeline_does() -> None:
+    options = {"queue_url": "http://127.0.0.1:9/1/q", "region": "eu-west-1", "batch_size": 7, "flush_interval": 9.0}
+    credentials = {"access_key_id": "key", "secret_access_key": "secret"}
+    asked = Destination("aws_sqs", "aws_sqs", {**options, **credentials})
+    usual = Destination("otlp_http", "otlp_http", {"endpoint": "http://127.0.0.1:9"})
+
+    own, others = (pipeline_main._built(each, 0, None).batching for each in (asked, usual))
+
+    assert (own.records, own.linger, own.first) == (7, 9.0, 9.0)
+    assert others == Batching()

@@ -43,15 +43,15 @@ class World:
 
     def caller(self, *callbacks: dict[str, Any], team: str = "", **fields: Any) -> Caller:
         """Make a key whose own destinations are ``callbacks``; return who calls with it."""
-        made = self.management.generate_key(
-            {"metadata": {"logging": [*callbacks]}, "team_id": team or None, **fields}
-        )
+        made = self.management.generate_key({"metadata": {"logging": [*callbacks]}, "team_id": team or None, **fields})
         return Caller(authenticated=True, key_hash=made["token"], team_id=team)
 
     def team(self, name: str, *callbacks: dict[str, Any], **fields: Any) -> None:
         self.management.new_team({"team_id": name, "metadata": {"logging": [*callbacks]}, **fields})
 
-    def trace(self, caller: Caller, text: str = "hello", *, make: Callable[..., Record] = record, **changes: Any) -> Trace:
+    def trace(
+        self, caller: Caller, text: str = "hello", *, make: Callable[..., Record] = record, **changes: Any
+    ) -> Trace:
         """Return a decoded request of a caller that says ``text``."""
         asked = json.dumps({"model": "gpt", "messages": [{"role": "user", "content": text}]}).encode()
         number = next(self.numbers)
@@ -119,7 +119,9 @@ def test_a_tenants_records_reach_its_own_destination_and_nobody_elses(world: Wor
         assert tenants.waiting == 0
 
 
-def test_credentials_are_in_no_record_and_no_file(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_credentials_are_in_no_record_and_no_file(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG), HttpReceiver([HttpAnswer(401)], repeat=True) as receiver:
         with world.running() as tenants:
             send(tenants, [world.trace(world.caller(otlp(receiver, "credential-canary")))])
@@ -140,24 +142,17 @@ def test_a_dead_tenant_delays_no_other(world: World) -> None:
         broken = [world.caller(otlp(receiver)) for receiver in dead]
         with HttpReceiver() as closed:
             broken += [world.caller(otlp(closed)) for _ in range(12)]
-        fine = world.caller(otlp(healthy))
-        # All of them have failed once: then they share half of the threads.
-        for caller in broken:
-            tenants._states.setdefault(tenants._routes_of(caller)[0].id, type(next(iter([_state()])))(tries=1))
+        fine, later = world.caller(otlp(healthy)), world.caller(otlp(healthy))
+        send(tenants, [world.trace(fine)])
+        eventually(lambda: healthy.spans)
         send(tenants, [world.trace(caller) for caller in broken])
         begun = time.monotonic()
         for _ in range(5):
-            send(tenants, [world.trace(fine)])
-        eventually(lambda: len(healthy.spans) == 15, 8)
+            send(tenants, [world.trace(fine), world.trace(later)])
+        eventually(lambda: len(healthy.spans) == 33, 8)
 
         assert time.monotonic() - begun < 8
         assert tenants.waiting > 0
-
-
-def _state() -> Any:
-    from otelgw import tenants
-
-    return tenants._State()
 
 
 def test_a_destination_that_was_down_gets_everything_in_order(world: World) -> None:
@@ -170,7 +165,7 @@ def test_a_destination_that_was_down_gets_everything_in_order(world: World) -> N
 
         order = [asked.body.find(f"number-{number}".encode()) for asked in receiver.accepted for number in range(5)]
         assert order == sorted(order)
-        assert len({span.span_id for span in receiver.spans}) == 15
+        assert len({span.span_id for span in receiver.spans}) == 11  # the attempts of these records have one id
 
 
 def test_what_was_not_delivered_is_delivered_after_a_restart(world: World) -> None:
@@ -193,7 +188,9 @@ def test_a_record_that_the_pipeline_sends_twice_is_kept_once(world: World) -> No
         assert len(receiver.spans) == 3
 
 
-def test_of_a_partly_delivered_record_only_the_rest_is_sent_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_partly_delivered_record_only_the_rest_is_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from otelgw.keys import callbacks
     from otelgw_exporters.delivery import DONE, Exporter, Outcome, Verdict
 
@@ -216,7 +213,8 @@ def test_of_a_partly_delivered_record_only_the_rest_is_sent_again(world: World, 
 
 
 @pytest.mark.parametrize(
-    ("event", "expected"), [("success", {b"well"}), ("failure", {b"failed"}), ("success_and_failure", {b"well", b"failed"})]
+    ("event", "expected"),
+    [("success", {b"well"}), ("failure", {b"failed"}), ("success_and_failure", {b"well", b"failed"})],
 )
 def test_a_destination_gets_the_outcomes_that_it_is_for(world: World, event: str, expected: set[bytes]) -> None:
     with HttpReceiver() as receiver, world.running() as tenants:
@@ -251,11 +249,12 @@ def test_a_policy_narrows_the_global_destinations_and_a_request_any(
 def test_a_keys_own_destinations_are_instead_of_its_teams(world: World) -> None:
     with HttpReceiver() as teams, HttpReceiver() as own, world.running() as tenants:
         world.team("t", otlp(teams))
-        send(tenants, [world.trace(world.caller(otlp(own), team="t"), "own"), world.trace(world.caller(team="t"), "team")])
+        having, without = world.caller(otlp(own), team="t"), world.caller(team="t")
+        send(tenants, [world.trace(having, "canary-own"), world.trace(without, "canary-team")])
         eventually(lambda: own.spans and teams.spans)
 
-        assert b"own" not in said(teams)
-        assert b"team" not in said(own)
+        assert b"canary-own" not in said(teams)
+        assert b"canary-team" not in said(own)
 
 
 def test_a_team_whose_logging_is_off_gets_nothing(world: World) -> None:
@@ -406,13 +405,14 @@ def test_ten_thousand_tenants_take_a_few_threads_and_connections(tmp_path: Path)
         for receiver in receivers:
             stack.enter_context(receiver)
         callers = [_quick_caller(world, receivers[number % 4], number) for number in range(tenants_count)]
+        pattern = world.trace(callers[0], make=refused)
         with world.running() as tenants:
             most_open = 0
             for start in range(0, tenants_count, 500):
-                send(tenants, [_small(world, caller) for caller in callers[start : start + 500]])
+                send(tenants, [_like(pattern, caller, next(world.numbers)) for caller in callers[start : start + 500]])
                 most_open = max(most_open, tenants.open)
             # A sample proves who got what; delivering all of them would take the test a minute.
-            eventually(lambda: tenants.counts.delivered >= 400, 60)
+            eventually(lambda: tenants.counts.delivered >= 300, 60)
             most_open = max(most_open, tenants.open)
             busy = sum(thread.name.startswith("deliver tenants") for thread in threading.enumerate())
 
@@ -439,5 +439,7 @@ def _quick_caller(world: World, receiver: HttpReceiver, number: int) -> Caller:
     return Caller(authenticated=True, key_hash=key_hash, key_alias=f"tenant-{number:05d}")
 
 
-def _small(world: World, caller: Caller) -> Trace:
-    return world.trace(caller, make=refused)
+def _like(pattern: Trace, caller: Caller, number: int) -> Trace:
+    """Return a trace of another caller without decoding a record for it."""
+    assert pattern.record is not None
+    return Trace(msgspec.structs.replace(pattern.record, caller=caller, trace_id=f"{number:032x}"), pattern.spans)

@@ -44,6 +44,7 @@ _STATUS = re.compile(r"(?:status code|Server returned[^:]*): (\d{3})")
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>|<Details>([^<]*)</Details>")
 _CAUSE = re.compile(r'message: "((?:[^"\\]|\\.)*)"|error: "((?:[^"\\]|\\.)*)"|kind: (Timeout|Connect|Request|Decode)\b')
+_RAISED = re.compile(r"^No(?:Token|Credentials): ")  # the name of what a provider raises
 _PATIENCE = frozenset({408, 425, 429, *range(500, 600)})
 _BY_KIND = {"PermissionDeniedError": 403, "UnauthenticatedError": 401}
 
@@ -53,8 +54,8 @@ _used_by = 0  # the process that has used obstore
 class Store(NamedTuple):
     """One bucket. ``build`` makes obstore's store, ``shown`` names it in messages.
 
-    ``hints`` say by error code what to mend, ``throttled`` are the codes that ask for patience whatever their status;
-    ``mask`` hides secrets.
+    ``hints`` say by error code what to mend, ``tokens`` what where obstore itself is given no token; ``throttled`` are
+    the codes that ask for patience whatever their status; ``mask`` hides secrets.
     """
 
     shown: str
@@ -62,6 +63,7 @@ class Store(NamedTuple):
     hints: Mapping[str, str]
     mask: Callable[[str], str]
     throttled: frozenset[str] = frozenset({"SlowDown", "ServerBusy", "OperationTimedOut"})
+    tokens: str = "mend the destination's credentials"
 
 
 class Provider:
@@ -259,6 +261,9 @@ def classify(error: Exception, store: Store) -> Reply:
     text = str(error).partition("\n\nDebug source")[0]
     status = next((int(found[1]) for found in [_STATUS.search(text)] if found), 0)
     code = next((found[1] for found in [_CODE.search(text)] if found), "")
+    if "token request" in text:
+        said = store.mask(text.partition("token request: ")[2])
+        return Reply("again", f"{store.shown}: no token: {said} ({store.tokens})", OPERATOR_DELAY)
     if not status and not code:
         return _without_answer(error, text, store)
     told = _MESSAGE.search(text)
@@ -272,7 +277,7 @@ def classify(error: Exception, store: Store) -> Reply:
 def _without_answer(error: Exception, text: str, store: Store) -> Reply:
     """Return the reply to a failure before any answer: the credentials, or the connection."""
     if type(error).__name__ in _BY_KIND:
-        said = store.mask(text.partition(": ")[2])
+        said = store.mask(_RAISED.sub("", text.partition(": ")[2]))
         mend = "" if "mend" in said else " (mend the destination's credentials)"
         return Reply("again", f"{store.shown}: {said}{mend}", OPERATOR_DELAY)
     if "redirect" in text:  # which a client of S3 is not meant to follow: the signature is another region's

@@ -17,7 +17,7 @@ from opentelemetry.trace import format_span_id
 from otelgw_exporters import blob_columns, blob_keys, payload, semconv
 from otelgw_exporters.base64_files import stripped
 from otelgw_exporters.calls import Call
-from otelgw_exporters.delivery import DONE, Verdict, let_others_run
+from otelgw_exporters.delivery import Verdict, let_others_run
 from otelgw_exporters.errors import DestinationConfigError
 from otelgw_exporters.otlp_wire import Encoder, assemble, split, to_json
 
@@ -174,11 +174,6 @@ class Layout:
 
 def _unusable(error: Exception) -> Verdict:
     return Verdict("dead", f"the span cannot be encoded ({type(error).__name__})")
-
-
-def verdicts_of(made: Made, count: int) -> list[Verdict]:
-    """Return a verdict for each of ``count`` spans, done for those that are in objects and those that are in none."""
-    return [made.verdicts.get(position, DONE) for position in range(count)]
 
 
 def _compressor(name: str, compression: str) -> Compress:

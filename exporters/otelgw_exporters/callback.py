@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw_exporters import catalog, document, options, payload, semconv
 from otelgw_exporters.callbacks import source, store
+from otelgw_exporters.callbacks.event import REDACTED
 from otelgw_exporters.callbacks.frames import pack
 from otelgw_exporters.callbacks.process import Ended, Late, Process
 from otelgw_exporters.callbacks.spans import written
@@ -239,6 +240,8 @@ def _request(call: Call) -> dict[str, Any]:
     for key, value in server.items():
         if key.startswith(prefix):
             headers[key.removeprefix(prefix)] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    # LiteLLM shows them; what they are worth is not recorded, so there is nothing to show but their names.
+    headers |= dict.fromkeys(map(str, server.get(semconv.OTELGW_REQUEST_CREDENTIALS) or ()), REDACTED)
     path = str(server.get(semconv.URL_PATH) or server.get(semconv.HTTP_ROUTE) or "")
     body = document.read(own.get(semconv.OTELGW_REQUEST_BODY))
     return {

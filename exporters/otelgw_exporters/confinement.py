@@ -11,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpcore
+import httpx
 
-__all__ = ["Backend", "Bounds", "NotAllowed", "bounds", "confined", "grpc_target", "networks_of"]
+__all__ = ["Backend", "Bounds", "NotAllowed", "bounds", "confined", "default_context", "grpc_target", "networks_of"]
 
 Network = IPv4Network | IPv6Network
 
@@ -124,6 +127,13 @@ class Backend(httpcore.SyncBackend):
 
     def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.NetworkStream:
         raise httpcore.ConnectError("a tenant's destination has no sockets of this machine")
+
+
+@lru_cache(maxsize=1)
+def default_context() -> ssl.SSLContext:
+    """Return the TLS context of confined destinations without certificates of their own: loading the roots for each
+    anew would cost more than everything else about one."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def grpc_target(netloc: str, within: Bounds) -> tuple[str, tuple[tuple[str, Any], ...]]:

@@ -226,7 +226,8 @@ def is_generation(span: ReadableSpan) -> bool:
 
 
 def is_content(name: str) -> bool:
-    """Say whether an attribute of any of the vocabularies carries what was said, or may quote it."""
+    """Say whether an attribute of any of the vocabularies carries what was said, may quote it, or says where it is."""
+    name = name.removesuffix(semconv.REF)
     return name in _CONTENT_NAMES or (name.startswith(_CONTENT_PREFIXES) and name not in _KEPT)
 
 

@@ -15,6 +15,7 @@ from otelgw_exporters.errors import DestinationConfigError
 __all__ = ["GcsExporter"]
 
 _ACCOUNT = "the service account is not accepted: mend the destination's service_account, or the clock of this machine"
+_NONE = "mend the destination: set service_account, or give the machine or pod a service account"
 _HINTS: Mapping[str, str] = {
     "AccessDenied": "the service account lacks the right to write: give it the role Storage Object User; mend it in "
     "Google Cloud",
@@ -64,7 +65,8 @@ def _store(name: str, chosen: Mapping[str, Any]) -> Store:
 
         return GCSStore(bucket, client_options=over, retry_config=RETRY, **given)
 
-    return Store(f"gs://{bucket}" + (f" at {http.origin(url)}" if url else ""), build, _HINTS, mask)
+    shown = f"gs://{bucket}" + (f" at {http.origin(url)}" if url else "")
+    return Store(shown, build, _HINTS, mask, tokens=_ACCOUNT if document else _NONE)
 
 
 def _document(path: Any) -> Mapping[str, Any]:

@@ -134,7 +134,9 @@ def client(name: str, *, headers: Mapping[str, str], tls: Tls = NO_TLS) -> Clien
     within = confinement.bounds()
     if within is None:
         return Client(headers=dict(headers), verify=tls.context(name), limits=limits, follow_redirects=False)
-    transport = httpx.HTTPTransport(verify=tls.context(name), trust_env=False, limits=limits)
+    verify = tls.context(name)
+    verify = confinement.default_context() if verify is True else verify
+    transport = httpx.HTTPTransport(verify=verify, trust_env=False, limits=limits)
     transport._pool._network_backend = confinement.Backend(within)  # httpx has no other way to set it
     return Client(headers=dict(headers), transport=transport, trust_env=False, follow_redirects=False)
 

@@ -175,7 +175,7 @@ class Client:
                 producer.poll(_POLL)
             # What was taken back is told as the reason for it; what arrived meanwhile counts as arrived.
             errors = {number: error for number, error in errors.items() if number in finished or error is None}
-        self._reached = self._reached or None in errors.values()
+        self._reached = self._reached or any(error is None for error in errors.values())
         replies = [
             self._classified(errors[number]) if number in errors else self._unfinished() for number in range(count)
         ]

@@ -402,7 +402,13 @@ class _Payload:
             "response_truncated": own.get(semconv.OTELGW_RESPONSE_TRUNCATED) is True,
             "service_name": _text(span.resource.attributes, "service.name") if span.resource else None,
             "attempts": [_attempt(attempt) for attempt in self.attempts],
-        }
+        } | self.content_refs()
+
+    def content_refs(self) -> dict[str, Any]:
+        """Return where content is that is too long to be here, by the attributes that it would be in; mostly none."""
+        found = {key.removesuffix(semconv.REF): value for key, value in self.own.items() if key.endswith(semconv.REF)}
+        found = {key: value for key, value in found.items() if key in semconv.CONTENT}
+        return {"content_refs": found} if found else {}
 
 
 _ATTEMPT_PROVIDER = semconv.OTELGW_ATTEMPT_PROVIDER

@@ -136,6 +136,7 @@ OTELGW_OVERHEAD_DURATION: Final = "otelgw.overhead.duration"  # seconds
 OTELGW_RAW_REQUEST: Final = "otelgw.raw_request"  # the call of the upstream as a curl command, keys replaced
 OTELGW_REDACTION_FAILED: Final = "otelgw.redaction.failed"  # what was said is left out, for it could not be redacted
 OTELGW_REQUEST_BODY: Final = "otelgw.request.body"  # the captured JSON; absent where only a part is recorded
+OTELGW_REQUEST_CREDENTIALS: Final = "otelgw.request.credentials"  # names of headers that carried any, no values
 OTELGW_REQUEST_MEDIA_TYPE: Final = "otelgw.request.media_type"  # of a body that is recorded by its hash only
 OTELGW_REQUEST_SHA256: Final = "otelgw.request.sha256"  # of the whole body, where only a part is recorded
 OTELGW_REQUEST_TRUNCATED: Final = "otelgw.request.truncated"
@@ -148,6 +149,10 @@ OTELGW_TEAM_ALIAS: Final = "otelgw.team.alias"
 OTELGW_TEAM_ID: Final = "otelgw.team.id"
 OTELGW_USAGE_SOURCE: Final = "otelgw.usage.source"  # provider, estimated, none
 OTELGW_VIA: Final = "otelgw.via"  # of a resource: the instances that have passed the span on
+
+REF: Final = "_ref"
+"""The end of the name of an attribute that refers to the content of another, as OpenTelemetry's GenAI instrumentations
+have it: ``gen_ai.input.messages_ref``."""
 
 BODIES: Final = frozenset({OTELGW_REQUEST_BODY, OTELGW_RESPONSE_BODY})
 """What was said once more, as it was on the wire: for destinations that ask for it."""

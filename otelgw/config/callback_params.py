@@ -18,7 +18,7 @@ from otelgw_exporters import catalog, options
 from otelgw_exporters.catalog import Option, Row
 from otelgw_exporters.errors import DestinationConfigError
 
-__all__ = ["Target", "belongs", "fill_in"]
+__all__ = ["Target", "belongs", "fill_in", "options_of"]
 
 _SECTION = "litellm_settings"
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -55,6 +55,11 @@ def fill_in(settings: LitellmSettings, wanted: list[Any], context: Context) -> N
             each.given = {**dict(_options(row, key, resolved, location, context)), **each.given}
 
 
+def options_of(row: Row, data: dict[str, Any], location: Location, context: Context) -> dict[str, Any]:
+    """Return the options of ``row`` that ``data`` gives, under LiteLLM's names or their own. Problems are reported."""
+    return dict(pair for name, item in data.items() for pair in _one(row, str(name), item, (*location, name), context))
+
+
 def _about(key: str) -> Callable[[Row], bool]:
     """Return the test of a row: is ``litellm_settings.<key>`` about it?"""
     return lambda row: row.params_key == key or any(key in option.params for option in row.options)
@@ -65,8 +70,7 @@ def _options(row: Row, key: str, value: Any, location: Location, context: Contex
     if row.params_key != key:
         yield from _one(row, key, value, location, context)
     elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _one(row, str(name), item, (*location, name), context)
+        yield from options_of(row, value, location, context).items()
     elif value is not None:
         context.findings.error(location, "must be `key: value` pairs")
 

@@ -17,6 +17,7 @@ from otelgw.config.context import Context
 from otelgw.config.document import Location
 from otelgw.config.findings import did_you_mean
 from otelgw.config.model import DestinationSection, SelectionSection
+from otelgw.config.named_callbacks import Named, named_callbacks
 from otelgw.config.python_callbacks import Told
 from otelgw.config.redaction import RedactSection, given, redaction
 from otelgw.config.section import names_list
@@ -57,6 +58,7 @@ class Wanted:
     required: bool = False
     redaction: RedactSection | None = None
     tags: tuple[str, ...] = ()
+    blob_store: bool = True
 
     @property
     def callbacks(self) -> tuple[str, ...]:
@@ -95,12 +97,13 @@ def destinations(
     """
     wanted = [each for location, item in section if (each := _of_section(item, location, context)) is not None]
     named = {each.name for each in wanted}
-    wanted += [each for each in _of_callbacks(settings, context, otel=otel) if each.name not in named]
+    own = named_callbacks(callback_settings, context)
+    wanted += [each for each in _of_callbacks(settings, own, context, otel=otel) if each.name not in named]
     standard = _standard_types(context)
     wanted += _of_environment(standard or (), wanted)
     if not wanted and standard is None and console_by_default:
         wanted.append(Wanted("console"))
-    _withhold(callback_settings, wanted, context)
+    _withhold(callback_settings, wanted, own, context)
     callback_params.fill_in(settings, wanted, context)
     _tag(settings, wanted, context)
     for each in wanted:
@@ -136,6 +139,7 @@ def _of_section(item: DestinationSection, location: Location, context: Context) 
         required=item.required,
         redaction=given(item),
         tags=_known_tags(item.default_tags, (*location, "default_tags"), context),
+        blob_store=item.blob_store,
     )
 
 
@@ -156,25 +160,27 @@ def _unavailable(name: str) -> str:
     return f"the destination `{name}` is not available in this version; nothing is sent there"
 
 
-def _of_callbacks(settings: LitellmSettings, context: Context, *, otel: bool) -> list[Wanted]:
+def _of_callbacks(settings: LitellmSettings, own: Mapping[str, Named], context: Context, *, otel: bool) -> list[Wanted]:
     """Return one destination a type; success and failure together are every outcome."""
     events: dict[str, tuple[Location, set[str]]] = {}
     for key, on in _EVENTS:
         for index, name in enumerate(getattr(settings, key) or ()):
             location: Location = ("litellm_settings", key, index)
-            if _is_destination(name, location, context):
+            if name in own or _is_destination(name, location, context):
                 events.setdefault(name, (location, set()))[1].add(on)
     if otel:
         events.setdefault(OTEL, (("general_settings", "otel"), set()))[1].add("all")
     wanted: dict[str, Wanted] = {}
     for callback, (location, outcomes) in events.items():
         on = next(iter(outcomes)) if len(outcomes) == 1 else "all"
-        for name in _types_of(callback, location, context):
+        mine = own.get(callback)
+        for name in (mine.instance,) if mine else _types_of(callback, location, context):
             earlier = wanted.get(name)
             if earlier is not None and earlier.on != on:
                 on = "all"
             python = name.startswith(f"{python_callbacks.TYPE}/")
-            wanted[name] = Wanted(name, location, callback, on, given={"target": callback} if python else {})
+            given = mine.given if mine else {"target": callback} if python else {}
+            wanted[name] = Wanted(name, location, callback, on, given=given)
     return list(wanted.values())
 
 
@@ -253,14 +259,14 @@ def _kind(name: str) -> str:
     return (row.params_key or row.name) if row is not None else name
 
 
-def _withhold(callback_settings: Any, wanted: list[Wanted], context: Context) -> None:
+def _withhold(callback_settings: Any, wanted: list[Wanted], own: Iterable[str], context: Context) -> None:
     """Apply ``callback_settings.<callback>.message_logging: false``."""
     if callback_settings is None:
         return
     if not isinstance(callback_settings, dict):
         context.findings.error(("callback_settings",), "must be `callback:` with `message_logging:` below it")
         return
-    known = {OTEL, *catalog.KNOWN_CALLBACKS, *(each.name for each in wanted)}
+    known = {OTEL, *catalog.KNOWN_CALLBACKS, *(each.name for each in wanted), *own}
     known |= {name for row in catalog.ROWS for name in (row.name, row.params_key, *row.callbacks) if name}
     for callback, data in callback_settings.items():
         location: Location = ("callback_settings", callback)
@@ -273,7 +279,8 @@ def _withhold(callback_settings: Any, wanted: list[Wanted], context: Context) ->
         if not meant:
             context.findings.ignore(location, "no such destination is configured")
             continue
-        context.others(section, location, frozenset())
+        if section.callback_type is None:  # else the other keys are options
+            context.others(section, location, frozenset())
         for each in meant:
             each.content = each.content and section.message_logging
             each.redaction = each.redaction or given(section)
@@ -348,6 +355,7 @@ def _resolved(wanted: Wanted, context: Context, sampling: str, told: Told, *, re
         redaction=redaction(wanted.redaction),
         default_tags=wanted.tags,
         base_url=context.variable(_BASE_URL) if default_tags.BASE_URL in wanted.tags else "",
+        blob_store=wanted.blob_store,
     )
 
 

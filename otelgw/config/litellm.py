@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from otelgw.config import bind, callback_params, env
+from otelgw.config import bind, callback_params, env, python_callbacks
+from otelgw.config.blob_store import blob_store
 from otelgw.config.context import Context
 from otelgw.config.deployments import Defaults, default_deployments, deployments
 from otelgw.config.destinations import ADD_ONE, DEFAULT_TAGS, destinations, has_row
@@ -111,6 +112,7 @@ def settings(context: Context, flags: Flags, *, configured: bool, collecting: bo
         state_dir=bind.state_dir(section, _port(incoming) if collecting else server.port, context),
         deployments=found,
         destinations=targets,
+        blob_store=blob_store(section.blob_store if "blob_store" in section.model_fields_set else None, context),
         receiver=incoming,
         metrics=metrics(section, context, disabled=tracing.disabled),
         auth=Auth(
@@ -304,6 +306,7 @@ def _tracing(
         content=section.content and not litellm.turn_off_message_logging and environment.content is not False,
         allow_no_log=not litellm.global_disable_no_log_param,
         disabled=environment.disabled or not (targets or tenants),
+        name_credentials=any(each.type == python_callbacks.TYPE for each in targets),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from otelgw.config.blob_store import BlobStoreSection
 from otelgw.config.redaction import RedactSection
 from otelgw.config.section import DAY, Names, Seconds, Section, names_list, one_or_more
 from otelgw.config.settings import Limits, MetricsExport, Receiver, Server, Spool, Timeouts, Tracing
@@ -329,6 +330,9 @@ class DestinationSection(Section):
     redact: RedactSection = Field(
         default=RedactSection(), description="What is taken out of what it gets. Default: `otelgw.redact`."
     )
+    blob_store: bool = Field(
+        default=True, description="`false`: it gets long content whole, also where there is an `otelgw.blob_store`."
+    )
     default_tags: Names = Field(
         default_factory=list,
         description="Tags to add, as `key:value`: `cache_hit`, `cache_key`, `proxy_base_url` (from `PROXY_BASE_URL`), "
@@ -415,6 +419,9 @@ class OtelgwSection(Section):
     redact: RedactSection = Field(
         default=RedactSection(),
         description="What is taken out of what destinations get that have no `redact` of their own.",
+    )
+    blob_store: BlobStoreSection = Field(
+        default=BlobStoreSection(), description="Long content beside the spans. Off unless the section is there."
     )
     sampler: Literal[
         "always_on",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Auth",
+    "BlobStore",
     "Deployment",
     "Destination",
     "Keys",
@@ -144,6 +145,17 @@ class Redaction:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobStore:
+    """Where content of more than ``above`` bytes an attribute goes; ``type`` is one of
+    ``otelgw_exporters.blob_store.TYPES``, ``options`` are its resolved ones, secrets among them."""
+
+    type: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    prefix: str = ""
+    above: int = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
 class LoggingPolicy:
     """What is recorded of a caller's requests, as its key and its team have it.
 
@@ -181,6 +193,7 @@ class Destination:
     redaction: Redaction = Redaction()
     default_tags: tuple[str, ...] = ()  # names of ``otelgw.tracing.default_tags.KNOWN``
     base_url: str = ""  # this gateway's, for the tag ``proxy_base_url``
+    blob_store: bool = True  # its long content goes to the blob store, where there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +261,7 @@ class Tracing:
     allow_no_log: bool = True  # a caller may ask for no record with `"no-log": true` in the body
     header_attributes: tuple[tuple[str, str], ...] = ()  # (header in lower case, attribute on every span)
     disabled: bool = False  # OTEL_SDK_DISABLED, or no destination at all: no record is written
+    name_credentials: bool = False  # which headers carried the caller's credentials goes on the SERVER span, no value
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +317,7 @@ class Settings:
     state_dir: str = ""
     deployments: tuple[Deployment, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    blob_store: BlobStore | None = None
     receiver: Receiver | None = None
     metrics: MetricsExport | None = None
     auth: Auth = Auth()

@@ -230,7 +230,15 @@ class RouterSettings(Vocabulary):
 
 
 class CallbackSettings(Vocabulary):
-    """What one callback may record: ``callback_settings.<callback>``."""
+    """What one callback may record, and where one of your own naming sends: ``callback_settings.<callback>``.
+
+    With ``callback_type`` all other keys are options of that destination, ``log_format`` being its ``format``; list the
+    name under ``callbacks``, ``success_callback`` or ``failure_callback``.
+    """
+
+    callback_type: str | None = Field(
+        default=None, description="Type of the destination that the name stands for, as `generic_api`."
+    )
 
     message_logging: bool = Field(default=True, description="`false` withholds prompts and answers from it.")
     redact: RedactSection = Field(

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from otelgw.config.settings import LoggingPolicy, Tracing
 from otelgw.http.body import Receive
-from otelgw.http.headers import allow_listed
+from otelgw.http.headers import allow_listed, credentials_in
 from otelgw.http.stream import ON_LEAVE
 from otelgw.spool import Intent
 from otelgw.tracing.propagation import (
@@ -340,6 +340,7 @@ class Exchange:
             audience=self.audience,
             labels=self.labels,
             raw_request=self.raw_request,
+            credentials=credentials_in(self.headers) if tracing.name_credentials else (),
         )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "SECRET_PARAMETERS",
     "AnswerHead",
     "allow_listed",
+    "credentials_in",
     "from_upstream",
     "to_upstream",
     "without_secrets",
@@ -172,6 +173,11 @@ def allow_listed(headers: Iterable[tuple[bytes, bytes]], allowed: Sequence[str])
     return [
         (name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in headers if name.lower() in wanted
     ]
+
+
+def credentials_in(headers: Iterable[bytes]) -> tuple[str, ...]:
+    """Return which of the names in ``headers`` are those of credentials."""
+    return tuple(sorted(map(bytes.decode, CREDENTIALS.intersection(headers))))
 
 
 def without_secrets(query: bytes, *, drop: bool = False) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from otelgw.config.settings import Keys
+from otelgw.errors import OtelgwError
 from otelgw.keys.schema import Callback
 from otelgw.keys.sealing import Sealer
 from otelgw_exporters import catalog, options
@@ -19,7 +20,18 @@ from otelgw_exporters.catalog import Option, Row
 from otelgw_exporters.confinement import Bounds, confined, networks_of
 from otelgw_exporters.errors import DestinationConfigError
 
-__all__ = ["EVENTS", "bounds_of", "check", "make", "names_of", "option_of", "options_of", "row_of", "secret_names"]
+__all__ = [
+    "EVENTS",
+    "bounds_of",
+    "check",
+    "host_of",
+    "make",
+    "names_of",
+    "option_of",
+    "options_of",
+    "row_of",
+    "secret_names",
+]
 
 EVENTS: Mapping[str, str] = {"success": "success", "failure": "failure", "success_and_failure": "all"}
 """LiteLLM's callback types, and what a destination's ``on`` is for each."""
@@ -115,14 +127,31 @@ def make(callback: Callback, owner: str, settings: Keys, name: str) -> Any:
         SealError: its settings cannot be decrypted.
         OSError: the address of a confined one is not known, or not allowed.
     """
-    row = row_of(callback.name)
+    row, chosen = _opened(callback, owner, settings)
     if not callback.confined:
-        return catalog.build(row.name, name, options_of(row, callback.variables))
-    sealed = callback.sealed
-    variables = Sealer(settings.salt_key).open(sealed, owner) if sealed else callback.variables
-    chosen = options.complete(row, options_of(row, variables), {})
+        return catalog.build(row.name, name, chosen)
     with confined(bounds_of(settings)):
         return catalog.build(row.name, name, chosen)
+
+
+def host_of(callback: Callback, owner: str, settings: Keys) -> str:
+    """Return what a destination has in common with others that are up or down together with it; empty if unknown."""
+    try:
+        row, chosen = _opened(callback, owner, settings)
+    except OtelgwError:
+        return ""
+    urls = (chosen.get(option.name) for option in row.options if option.kind == "url")
+    url = next((url for url in urls if isinstance(url, str)), "")
+    return f"{row.name} {urlsplit(url if '//' in url else f'//{url}').netloc.rpartition('@')[2]}"
+
+
+def _opened(callback: Callback, owner: str, settings: Keys) -> tuple[Row, dict[str, Any]]:
+    row = row_of(callback.name)
+    if not callback.confined:
+        return row, options_of(row, callback.variables)
+    sealed = callback.sealed
+    variables = Sealer(settings.salt_key).open(sealed, owner) if sealed else callback.variables
+    return row, options.complete(row, options_of(row, variables), {})
 
 
 def _may_be_public(url: str, within: Bounds) -> bool:

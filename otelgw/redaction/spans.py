@@ -13,6 +13,7 @@ from opentelemetry.trace import Status
 
 from otelgw.config.settings import Redaction
 from otelgw.redaction import cutting
+from otelgw.redaction.offloading import Keeper
 from otelgw.redaction.patterns import compiled
 from otelgw.redaction.presets import PRESETS
 from otelgw.redaction.text import Named
@@ -62,22 +63,24 @@ _CALLERS = (semconv.OTELGW_METADATA, semconv.HTTP_REQUEST_HEADER, semconv.HTTP_R
 Redactor = Callable[[ReadableSpan], ReadableSpan]
 
 
-def redactor(redaction: Redaction) -> Redactor:
-    """Return the function from a span to its copy without what ``redaction`` takes out.
+def redactor(redaction: Redaction, keep: Keeper | None = None) -> Redactor:
+    """Return the function from a span to its copy without what ``redaction`` takes out; of what is too long then
+    ``keep`` is asked to take it, and it is cut where that does not.
 
     Raises:
         ConfigError: a preset or a pattern that cannot be used.
     """
     finders = [Named(name, find) for name, find in PRESETS.items() if name in redaction.presets]
     finders += [Named(pattern.name, compiled(pattern)) for pattern in redaction.patterns]
-    redaction_of = _Redaction(Rules(tuple(finders), redaction.media), redaction.limit)
+    redaction_of = _Redaction(Rules(tuple(finders), redaction.media), redaction.limit, keep)
     return redaction_of.applied
 
 
 class _Redaction:
-    def __init__(self, rules: Rules, limit: int) -> None:
+    def __init__(self, rules: Rules, limit: int, keep: Keeper | None) -> None:
         self._rules = rules
-        self._limit = limit
+        self._limit = min(filter(None, (limit, keep.above if keep is not None else 0)), default=0)
+        self._keep = keep
         self._failed = 0
 
     def applied(self, span: ReadableSpan) -> ReadableSpan:
@@ -108,19 +111,23 @@ class _Redaction:
         return changed
 
     def _attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        rules, limit = self._rules, self._limit
+        rules = self._rules
         found: dict[str, Any] = {}
         cut: list[str] = []
         for key, value in attributes.items():
             if is_fact(key) or type(value) in _NUMBERS:
                 found[_name(key, rules)] = value
                 continue
-            kept = rules.text(value, url=key in _URLS) if isinstance(value, str) else rules.value(value)
-            if limit and foreign.is_content(key):
-                shorter = cutting.cut(kept, limit)
-                if shorter is not kept:
-                    cut.append(key)
-                    kept = shorter
+            kept = value
+            if rules.finders or rules.media:
+                kept = rules.text(value, url=key in _URLS) if isinstance(value, str) else rules.value(value)
+            if self._limit and foreign.is_content(key) and cutting.size(kept) > self._limit:
+                uri = self._keep(kept) if self._keep is not None else ""
+                if uri:
+                    found[f"{_name(key, rules)}{semconv.REF}"] = uri
+                    continue
+                cut.append(key)
+                kept = cutting.cut(kept, self._limit)
             found[_name(key, rules)] = kept
         if cut:
             found[semconv.OTELGW_CONTENT_CUT] = cut

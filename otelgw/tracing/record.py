@@ -186,6 +186,7 @@ class Record(msgspec.Struct, array_like=True, kw_only=True):
     audience: Audience = EVERYBODY
     labels: dict[str, Any] = {}  # attributes of every span, from headers that the config names
     raw_request: str = ""  # the last call of an upstream as a command, where the caller asked for it
+    credentials: tuple[str, ...] = ()  # the names of the headers that carried the caller's credentials, never a value
 
 
 _encoder = msgspec.msgpack.Encoder()

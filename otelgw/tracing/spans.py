@@ -209,6 +209,7 @@ def _server_attributes(record: Record) -> dict[str, Any]:
             (semconv.CLIENT_ADDRESS, record.client_address),
             (semconv.HTTP_REQUEST_BODY_SIZE, record.request.size),
             (semconv.HTTP_RESPONSE_BODY_SIZE, record.sent_bytes),
+            (semconv.OTELGW_REQUEST_CREDENTIALS, record.credentials),
         ),
     )
     if record.link_trace_id:

@@ -12,7 +12,7 @@ from otelgw.collector_render import TARGETS, render
 from tests.servers import require
 
 RECIPES = sorted((Path(__file__).parents[2] / "collector" / "recipes").glob("*.yaml"))
-BY_HAND = {"loadbalancing_tier1", "loadbalancing_tier2", "tail_sampling"}
+BY_HAND = {"kafka_consumer", "loadbalancing_tier1", "loadbalancing_tier2", "tail_sampling"}
 
 
 def test_there_is_a_recipe_for_every_backend() -> None:

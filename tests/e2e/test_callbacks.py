@@ -62,6 +62,30 @@ def test_the_seeds_callback_prints_what_it_is_given_to_the_gateways_standard_out
         process.wait_until(lambda: "On Async Failure !" in printed(process))
 
 
+def test_a_callback_sees_which_credentials_were_sent_and_none_of_them(
+    standing: ScriptedUpstream, tmp_path: Path
+) -> None:
+    (tmp_path / "shows.py").write_text(
+        "def handler(kwargs, *_):\n    print(kwargs['litellm_params']['proxy_server_request']['headers'])\n"
+    )
+    config = """\
+model_list:
+  - model_name: gpt-3.5-turbo
+    litellm_params: {model: gpt-3.5-turbo}
+litellm_settings: {callbacks: shows.handler}
+"""
+    headers = {"authorization": "Bearer CANARY-1", "cookie": "session=CANARY-2", "x-api-key": "CANARY-3"}
+    with GatewayProcess(config, tmp_path, env=keys(standing)) as process:
+        with httpx.Client(trust_env=False) as client:
+            answer = client.post(f"{process.url}/chat/completions", json=QUESTION, headers=headers, timeout=30)
+        assert answer.status_code == 200
+        process.wait_until(lambda: "'host'" in printed(process))
+        text = printed(process)
+    for name in headers:
+        assert f"'{name}': 'REDACTED'" in text
+    assert "CANARY" not in text + process.errors.read_text()
+
+
 @needs_seeds
 def test_the_callback_of_2023_is_dead_letters_and_nothing_else_is_the_worse_for_it(
     standing: ScriptedUpstream, tmp_path: Path

@@ -15,7 +15,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -29,6 +29,18 @@ from tests.servers.otlp import HttpReceiver
 from tests.servers.upstream import Received, Script, ScriptedUpstream
 
 KEY = "sk-master-of-the-canaries-1"
+# Virtual keys, by their alias: what their policies say, and that of a team.
+POLICIES: Mapping[str, Mapping[str, Any]] = {
+    "silent": {"logging_policy": {"content": False}},
+    "unheard": {"logging_policy": {"enabled": False}},
+    "of a team": {"team_id": "quiet", "logging_policy": {"content": True}},
+    "elsewhere": {"logging_policy": {"destinations": ["otlp_http/bare", "otlp_http/redacted"]}},
+    "lenient": {"logging_policy": {"content": False, "may_relax": True}},
+}
+KEYS = [
+    {"key": f"sk-of-the-canaries-{number}", "key_alias": alias, **each}
+    for number, (alias, each) in enumerate(POLICIES.items())
+]
 MARK = re.compile(rb"QZL(\d{3})QZR\1")
 PIECE = re.compile(rb"QZ[LR](\d{3})")
 LABEL = re.compile(rb"QZM(\d{3})")
@@ -40,9 +52,11 @@ model_list:
   - model_name: quiet
     litellm_params: {{model: openai/quiet, api_base: "{upstream}/v1", api_key: sk-of-the-upstream-1,
       turn_off_message_logging: true}}
-general_settings: {{master_key: KEY}}
+general_settings: {{master_key: {master}}}
 litellm_settings: {settings}
 otelgw:
+  teams: [{{team_id: quiet, logging_policy: {{content: false}}}}]
+  keys: {keys}
   destinations:
     - {{name: console, bodies: true}}
     - {{name: otlp_http/full, endpoint: "{full}", bodies: true}}
@@ -53,13 +67,14 @@ otelgw:
       redact: {{patterns: ['QZ[LR]\\d+'], media: true}}
     - {{name: otlp_http/audit, endpoint: "{audit}", bodies: true, required: true}}
     - {{name: file, path: "{directory}/payloads.jsonl"}}
-""".replace("KEY", KEY)
+"""
 
 
 class Control(NamedTuple):
     """How a request asks, and what comes of it: ``content`` and ``record`` for destinations with no word of their own.
 
-    ``settings``: LiteLLM's of the gateway that is asked. ``spool``: the spool may hold what was said.
+    ``settings``: LiteLLM's of the gateway that is asked. ``spool``: the spool may hold what was said. ``key``: the
+    alias of the one that asks; the master key without one.
     """
 
     settings: str = "{}"
@@ -69,7 +84,8 @@ class Control(NamedTuple):
     record: bool = True
     content: bool = True
     spool: bool = True
-    without: str = ""
+    without: Sequence[str] = ()
+    key: str = ""
 
 
 OFF = "{turn_off_message_logging: true}"
@@ -80,13 +96,21 @@ CONTROLS: dict[str, Control] = {
     "header": Control(headers={"x-litellm-enable-message-redaction": "true"}, content=False, spool=False),
     "model": Control(model="quiet", content=False, spool=False),
     "no-log": Control(fields={"no-log": True}, record=False, content=False, spool=False),
-    "disabled": Control(headers=DISABLED, without="otlp_http/full"),
+    "disabled": Control(headers=DISABLED, without=("otlp_http/full",)),
     "all disabled": Control(
         headers={"x-litellm-disable-callbacks": "console, otlp_http,file"}, record=False, content=False, spool=False
     ),
     "global": Control(OFF, content=False, spool=False),
     "relaxed": Control(OFF, headers={"LiteLLM-Disable-Message-Redaction": "true"}),
     "relaxed model": Control(model="quiet", headers={"LiteLLM-Disable-Message-Redaction": "true"}),
+    "key": Control(key="silent", content=False, spool=False),
+    "key that would rather": Control(
+        key="silent", headers={"LiteLLM-Disable-Message-Redaction": "true"}, content=False, spool=False
+    ),
+    "key without a record": Control(key="unheard", record=False, content=False, spool=False),
+    "team": Control(key="of a team", content=False, spool=False),
+    "key of others": Control(key="elsewhere", without=("console", "otlp_http/full", "file")),
+    "key that may": Control(key="lenient", headers={"LiteLLM-Disable-Message-Redaction": "true"}),
 }
 DESTINATIONS = ("console", "otlp_http/full", "otlp_http/bare", "otlp_http/redacted", "otlp_http/audit", "file")
 NO_CONTENT = ("otlp_http/bare", "otlp_http/redacted", "otlp_http/audit")
@@ -192,7 +216,9 @@ class Stage(NamedTuple):
 
 
 def _ask(client: httpx.Client, case: Case) -> int:
-    headers = {"authorization": f"Bearer {KEY}", "x-said": case.mark, **CONTROLS[case.control].headers}
+    control = CONTROLS[case.control]
+    key = next((each["key"] for each in KEYS if each["key_alias"] == control.key), KEY)
+    headers = {"authorization": f"Bearer {key}", "x-said": case.mark, **control.headers}
     if case.failed:
         headers["x-fault"] = "yes"
     return client.post(f"{ROUTES[case.route][0]}?q={case.mark}", headers=headers, json=body(case)).status_code
@@ -210,6 +236,8 @@ def _run(settings: str, directory: Path, statuses: dict[int, int]) -> tuple[dict
         text = MODELS.format(
             upstream=upstream.url,
             settings=settings,
+            master=KEY,
+            keys=json.dumps(KEYS),
             directory=directory,
             **{name: sink.endpoint for name, sink in sinks.items()},
         )
@@ -254,7 +282,7 @@ def expected(case: Case, destination: str) -> str:
     control = CONTROLS[case.control]
     if destination == "otlp_http/audit":
         return "metadata"
-    if not control.record or control.without == destination:
+    if not control.record or destination in control.without:
         return "nothing"
     return "content" if control.content and destination not in NO_CONTENT else "metadata"
 

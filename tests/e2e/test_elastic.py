@@ -160,7 +160,8 @@ def test_the_collector_writes_the_same_documents_into_the_same_stream(
     with Collector(require("collector"), RECIPE, overrides, env) as collector:
         otlp = OtlpGrpcExporter(endpoint=f"http://127.0.0.1:{collector.grpc}")
         for _ in range(2):  # sent twice, stored once
-            otlp.deliver(sent, time.monotonic() + 10)
+            outcome = otlp.deliver(sent, time.monotonic() + 30)
+            assert {verdict.state for verdict in outcome.verdicts} == {"done"}, outcome
         otlp.shutdown()
         ids = {identity(each) for each in sent}
 

@@ -136,7 +136,7 @@ def test_the_seed_of_2023_raises_at_its_undefined_name_which_is_contained_and_lo
 def test_every_hook_is_given_what_litellm_gives_it(make: Make, recorded: Callable[[], list[Any]]) -> None:
     made = make("recorder.instance", model_info={"": {"mode": "chat", "input_cost_per_token": 0.002}})
     headers = [("x-mine", "1"), ("cookie", "a=CANARY"), ("x-api-key", "CANARY")]
-    deliver(made, build(record(request_headers=headers)))
+    deliver(made, build(record(request_headers=headers, credentials=("authorization", "cookie"))))
     pre, post, (name, facts) = recorded()
     assert pre[:3] == ["pre", "gpt-4o", [{"role": "user", "content": "CANARY say hello"}]]
     assert {"model", "messages", "user", "litellm_params", "standard_logging_object", "exception"} <= set(pre[3])

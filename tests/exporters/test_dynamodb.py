@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
 
 
+@lru_cache
 def client(service: str, url: str) -> Any:
+    """Return Amazon's own client; one for all tests, as it takes long to make."""
     session = botocore.session.Session()
     given = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     return session.create_client(service, region_name="eu-west-1", endpoint_url=url, **given)
@@ -183,7 +186,7 @@ def test_what_is_too_large_is_packed(build: Build, table: Table) -> None:
 
 
 @pytest.mark.parametrize("write", ["put", "batch"])
-@pytest.mark.parametrize("size", [330_000, 395_000, 403_000, 409_000, 420_000, 470_000, 500_000])
+@pytest.mark.parametrize("size", [395_000, 403_000, 409_000, 500_000])
 def test_no_size_is_refused_by_the_table(build: Build, table: Table, write: str, size: int) -> None:
     """Around the limit of 400 KB, where one more byte of counting would matter."""
     outcome = deliver(build(table, write=write), [generation(text=noise(size))])

@@ -208,6 +208,33 @@ def test_what_only_the_operator_can_mend_is_retried_slowly_and_said(build: Build
     assert f"gs://{options.get('bucket', 'logs')} at http" in outcome.reason
 
 
+@pytest.fixture
+def metadata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Faults]:
+    """The metadata server of a machine."""
+    with Faults("http://127.0.0.1:1") as server:
+        for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP"):
+            monkeypatch.setenv(name, server.url.removeprefix("http://"))
+        monkeypatch.setenv("HOME", str(tmp_path))  # where the credentials of gcloud would be
+        yield server
+
+
+def test_a_machine_writes_with_the_account_that_it_was_given(build: Build, metadata: Faults) -> None:
+    metadata.always(Status(200, b'{"access_token": "of-the-machine", "expires_in": 3600, "token_type": "Bearer"}'))
+    with XmlApi(tokens=frozenset({"of-the-machine"})) as api:
+        made = build(service_account=None, endpoint_url=api.url)
+        assert states(deliver(made, [*request(0), *request(1)])) == ["done"] * 6
+    assert metadata.requests[0].headers["metadata-flavor"] == "Google"
+
+
+def test_without_credentials_nothing_is_lost_and_it_is_said_what_to_do(build: Build, metadata: Faults) -> None:
+    metadata.always(Status(404))
+    outcome = deliver(build(service_account=None), request(0))
+    assert states(outcome) == ["retry"] * 3
+    assert outcome.after == OPERATOR_DELAY
+    assert "no token: " in outcome.reason
+    assert "set service_account, or give the machine or pod a service account" in outcome.reason
+
+
 def test_another_accounts_key_is_refused_and_not_shown(build: Build, key: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text(key.read_text().replace(EMAIL, "somebody@else.iam.gserviceaccount.com"))

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from opentelemetry.sdk.trace import ReadableSpan
 
+from otelgw.config.settings import Destination
 from otelgw.providers.catalog import PROVIDERS
-from otelgw.tracing.record import Attempt, Capture, Record, Target, capture_whole
+from otelgw.selection import Trace, selector
+from otelgw.tracing.record import Attempt, Caller, Capture, Record, Target, capture_whole
 from otelgw_exporters import payload, semconv
 from tests.dialects import wire
 from tests.exporters import samples
@@ -37,6 +39,9 @@ CHAT = {
     "metadata": {"nested": {"a": 1}, "tags": ["t"], "api_key": "REDACTED"},
     "user": "u-1",
 }
+
+
+OWNER = Caller(True, "ab" * 32, "search", "owner", "owner@mail.example", "t-1", "blue")
 
 
 def said(content: Any) -> dict[str, Any]:
@@ -335,13 +340,50 @@ def test_who_called_is_in_no_corner_of_it_where_that_is_withheld() -> None:
 
 def test_the_keys_user_is_not_the_end_user() -> None:
     asked = {key: value for key, value in CHAT.items() if key != "user"}
-    made = record(request=body(asked))
-    spans = [
-        semconv.with_attributes(span, {**(span.attributes or {}), semconv.USER_ID: "owner"}) for span in build(made)
-    ]
-    metadata = whole(payload.calls(spans)[0])["metadata"]
+    metadata = payload_of(record(request=body(asked), caller=OWNER))["metadata"]
     assert metadata["user_api_key_user_id"] == "owner"
     assert metadata["user_api_key_end_user_id"] is None
+
+
+@pytest.mark.parametrize("user", ["owner", "u-9"])
+def test_the_user_that_a_request_names_is_the_end_user_also_where_it_is_the_keys(user: str) -> None:
+    found = payload_of(record(request=body(CHAT | {"user": user}), caller=OWNER))
+    assert (found["end_user"], found["metadata"]["user_api_key_end_user_id"]) == (user, user)
+    assert found["metadata"]["user_api_key_user_id"] == "owner"
+
+
+def test_the_user_of_the_metadata_is_an_end_user_and_owns_no_key() -> None:
+    asked = {key: value for key, value in CHAT.items() if key != "user"} | {"metadata": {"trace_user_id": "u-9"}}
+    found = payload_of(record(request=body(asked)))
+    assert found["end_user"] == "u-9"
+    assert found["metadata"]["user_api_key_user_id"] is None
+
+
+def test_what_a_caller_and_the_config_attach_is_where_litellm_has_it() -> None:
+    asked = CHAT | {"metadata": {"tags": ["asked"], "spend_logs_metadata": {"cost-centre": "body"}, "job": {"id": 7}}}
+    made = record(
+        request=body(asked),
+        caller=OWNER,
+        metadata={"tags": ["told"], "spend_logs_metadata": {"cost-centre": "c-7", "parts": [1, {"a": None}]}},
+    )
+    destination = Destination(
+        "file", "file", default_tags=("user_api_key_user_email", "cache_hit", "proxy_base_url"), base_url="https://p"
+    )
+    (call,) = payload.calls(selector(destination)(Trace(made, build(made))))
+    found = whole(call)
+    check(found)
+    told = {key: found[key] for key in ("metadata", "request_tags", "end_user")}
+    path = GOLDEN / "attached.json"
+    if os.environ.get("OTELGW_UPDATE_GOLDENS"):
+        path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    assert told == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("spent", ["text", [1], 7, None, "{", '{"a":'])
+def test_what_is_no_object_is_nothing_for_the_books(spent: Any) -> None:
+    found = payload_of(record(request=body(CHAT | {"metadata": {"spend_logs_metadata": spent}})))
+    check(found)
+    assert found["metadata"]["spend_logs_metadata"] is None
 
 
 def test_a_body_that_is_not_whole_is_replaced_by_what_was_read_of_it() -> None:

@@ -12,9 +12,11 @@ interface is a placeholder in a build like this one; the query API is whole.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -104,5 +106,9 @@ class Jaeger(Process):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(
+                self._process.pid, signal.SIGKILL
+            )  # told to end it waits for its clients, and has nothing to lose
         super().__exit__(kind, error, trace)
         self._config.close()

@@ -127,8 +127,6 @@ def _failure(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 def _proxy_server_request(payload: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
     headers = {name: REDACTED if name.lower() in _CREDENTIALS else value for name, value in request["headers"].items()}
-    if payload["metadata"]["user_api_key_hash"]:
-        headers.setdefault("authorization", REDACTED)
     body = request["body"]
     if body is None:
         body = {"model": payload["model_group"], "messages": payload["messages"], **payload["model_parameters"]}

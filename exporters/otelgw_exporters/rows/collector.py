@@ -244,7 +244,7 @@ _KAFKA = Target(
     "kafka",
     f"""
   kafka:
-    brokers: ["${{env:KAFKA_BROKERS:-127.0.0.1:9092}}"]
+    brokers: <<brokers>>
     traces:
       topic: <<topic>>
       encoding: otlp_proto
@@ -254,10 +254,10 @@ _KAFKA = Target(
       required_acks: -1
       compression: zstd
 {_PATIENCE}""",
-    {"topic": '"${env:KAFKA_TOPIC:-otlp_spans}"'},
+    {"brokers": '["${env:KAFKA_BROKERS:-127.0.0.1:9092}"]', "topic": '"${env:KAFKA_TOPIC:-otlp_spans}"'},
     variables={"KAFKA_BROKERS": "host:port of a broker", "KAFKA_TOPIC": "the topic"},
     destination="kafka",
-    options={"topic": "topic"},
+    options={"brokers": "brokers", "topic": "topic"},
 )
 
 _S3 = Target(

@@ -70,5 +70,7 @@ ROWS: tuple[Row, ...] = (
             ),
             *SHAPE,
         ),
+        proof="server",
+        settings="endpoint: https://cluster.example:9200\napi_key: os.environ/ELASTICSEARCH_API_KEY\n",
     ),
 )

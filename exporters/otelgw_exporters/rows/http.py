@@ -29,6 +29,7 @@ ROWS: tuple[Row, ...] = (
                 "json_array",
                 env=("GENERIC_LOGGER_FORMAT",),
                 choices=("json_array", "ndjson", "single"),
+                params=("log_format",),
             ),
             Option(
                 "event_types",
