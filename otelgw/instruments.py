@@ -158,6 +158,28 @@ INSTRUMENTS: Mapping[str, Instrument] = {
             lasting=True,
         ),
         Instrument(
+            "otelgw.keys.uncounted_requests",
+            "counter",
+            "{request}",
+            "Requests that were not counted as their key's limits ask for: Redis or the shared table was not there.",
+            lasting=True,
+        ),
+        Instrument(
+            "otelgw.tenants.spans",
+            "counter",
+            "{span}",
+            "Spans for keys' and teams' own destinations by what became of them; a retried one counts each time.",
+            ("outcome",),
+            lasting=True,
+        ),
+        Instrument(
+            "otelgw.tenants.dropped_records",
+            "counter",
+            "{record}",
+            "Records that keys' and teams' own destinations never get: too many, tried for too long, or taken away.",
+            lasting=True,
+        ),
+        Instrument(
             "otelgw.receiver.requests",
             "counter",
             "{request}",

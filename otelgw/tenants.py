@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 import logging
+import os
 import random
 import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from otelgw.keys.grant import grant
 from otelgw.keys.schema import Callback
 from otelgw.keys.store import Store, open_store
 from otelgw.selection import Trace, selector
+from otelgw.tally import Labels, Tally
 from otelgw.tenant_queue import Parcel, TenantQueue
 from otelgw.tracing.record import EVERYBODY, Caller, Record, decode, encode
 from otelgw_collector.lane import letter_key
@@ -54,6 +56,7 @@ _TIMEOUT = 10.0  # seconds for one delivery
 _FRESH = 5.0  # seconds for which a tenant's destinations are taken to be as they were
 _KNOWN = 20_000  # tenants whose destinations are remembered
 _DISK_SHARE = 8  # of the spool's cap the queue may take an eighth
+_TALLY = 0.5  # seconds between two times that the numbers are written down
 _QUIET = 60.0  # seconds between two log lines on the same kind of trouble
 _RETRY = RetryPolicy(first=1.0, most=300.0)
 _WELL, _NEW, _TROUBLED = _KINDS = ("well", "new", "troubled")  # of routes, by what is known of their hosts
@@ -128,6 +131,9 @@ class Tenants(Exporter):
         self._idle = 0
         self._told: dict[str, float] = {}
         self.counts = Counts()
+        name = f"tenants_{os.getpid()}_{time.time_ns()}"  # a pid comes again; with the time the name does not
+        self._tally = Tally(state, name, self._counted)
+        self._tallied_at = 0.0
         with self._changed:
             for route in self._queue.routes():
                 self._wake(route, "", 0.0)
@@ -168,9 +174,26 @@ class Tenants(Exporter):
         deadline = time.monotonic() + _END
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            self._count(force=True)
         if not any(thread.is_alive() for thread in self._threads):
             self._queue.close()
             self._directory.store.close()
+
+    def _counted(self) -> Mapping[tuple[str, Labels], int]:
+        counts = self.counts
+        outcomes = (("delivered", counts.delivered), ("retried", counts.retried), ("dead", counts.dead))
+        return {
+            **{("otelgw.tenants.spans", (("outcome", outcome),)): count for outcome, count in outcomes},
+            ("otelgw.tenants.dropped_records", ()): counts.dropped + self._queue.dropped,
+        }
+
+    def _count(self, *, force: bool = False) -> None:
+        """Write the numbers down, every now and then; the caller holds the lock."""
+        now = time.monotonic()
+        if force or now - self._tallied_at >= _TALLY:
+            self._tallied_at = now
+            self._tally.write()
 
     @property
     def waiting(self) -> int:
@@ -305,6 +328,7 @@ class Tenants(Exporter):
                     self._wake(route, "", 0.0)
                 else:
                     del self._states[route]
+            self._count(force=not self._states)
             # Another thread may have found only routes of kinds that had no thread left.
             self._changed.notify()
 
@@ -340,13 +364,14 @@ class Tenants(Exporter):
         if spans:
             self._learn(route.host, well=all(verdict.state != "retry" for verdict in outcome.verdicts))
         retried: dict[int, set[str]] = {}
-        counts = self.counts
         for span, parcel, verdict in zip(spans, sources, outcome.verdicts, strict=True):
             if verdict.state == "retry":
                 retried.setdefault(parcel.number, set()).add(letter_key(span))
-            counts.delivered += verdict.state == "done"
-            counts.dead += verdict.state == "dead"
-            counts.retried += verdict.state == "retry"
+        states = [verdict.state for verdict in outcome.verdicts]
+        with self._changed:
+            self.counts.delivered += states.count("done")
+            self.counts.dead += states.count("dead")
+            self.counts.retried += states.count("retry")
         dead = next((verdict.reason for verdict in outcome.verdicts if verdict.state == "dead"), "")
         if dead:
             self._warn(f"{route.id} dead", f"spans can never be delivered and are given up: {dead}")

@@ -145,6 +145,7 @@ def _counted(gateway: Gateway, spool: Spool | None) -> Counts:
         **{("otelgw.http.refusals", (("reason", reason),)): count for reason, count in reasons},
         **{("otelgw.spool.unwritten_records", (("reason", reason),)): count for reason, count in unwritten},
         ("otelgw.spool.failed_syncs", ()): spool.unsynced if spool is not None else 0,
+        ("otelgw.keys.uncounted_requests", ()): gateway.keys.uncounted if gateway.keys is not None else 0,
     }
 
 

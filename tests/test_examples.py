@@ -18,6 +18,9 @@ ENVIRONMENT = {
     "AZURE_API_BASE": "https://r.openai.azure.com",
     "VENDOR_TOKEN": "t",
     "OTELGW_MASTER_KEY": "sk-master",
+    "LANGFUSE_PUBLIC_KEY": "pk-lf-1",
+    "LANGFUSE_SECRET_KEY": "sk-lf-1",
+    "LANGSMITH_API_KEY": "ls-1",
 }
 
 

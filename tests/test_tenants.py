@@ -126,7 +126,7 @@ def test_credentials_are_in_no_record_and_no_file(
         with world.running() as tenants:
             send(tenants, [world.trace(world.caller(otlp(receiver, "credential-canary")))])
             eventually(lambda: tenants.counts.retried)
-        held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        held = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
     assert b"hello" in held
     for secret in ("credential-canary", SALT):

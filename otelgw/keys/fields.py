@@ -203,7 +203,7 @@ class TenantsSection(Section):
     exporters: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=_KEYS.exporters, description="How many are kept open at once."
     )
-    threads: Annotated[int, Field(ge=2, le=256)] = Field(
+    threads: Annotated[int, Field(ge=3, le=256)] = Field(
         default=_KEYS.threads, description="Threads that deliver to them."
     )
 

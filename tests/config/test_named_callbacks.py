@@ -33,7 +33,7 @@ def test_a_name_with_a_type_is_a_destination_of_that_type(examine_text: Examine,
     chosen = {name: found.options[name] for name in ("endpoint", "headers", "event_types", "format")}
     assert chosen == {
         "endpoint": "https://logs.example/ingest",
-        "headers": {"Authorization": "Bearer CANARY-token"},
+        "headers": {"authorization": "Bearer CANARY-token"},
         "event_types": ("llm_api_success",),
         "format": "ndjson",
     }

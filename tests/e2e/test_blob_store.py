@@ -31,7 +31,7 @@ otelgw:
     - {{name: otlp_http/whole, endpoint: "{whole}", bodies: true, blob_store: false}}
     - {{name: otlp_http/bare, endpoint: "{bare}", bodies: true, content: false}}
     - {{name: otlp_http/redacted, endpoint: "{redacted}", bodies: true, redact: {{presets: [email]}}}}
-    - {{name: file, path: payloads.jsonl}}
+    - {{name: file, path: "{directory}/payloads.jsonl"}}
 """
 SINKS = ("full", "whole", "bare", "redacted")
 ONE, TWO, THREE = (f"canary-{name}@mail.example" for name in ("one", "two", "three"))
@@ -53,6 +53,11 @@ def _objects(directory: Path) -> dict[str, bytes]:
     return {path.as_uri(): path.read_bytes() for path in (directory / "said").rglob("*") if path.is_file()}
 
 
+def _lines(directory: Path) -> int:
+    path = directory / "payloads.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     directory = tmp_path_factory.mktemp("blobs")
@@ -64,7 +69,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         HttpReceiver() as redacted,
     ):
         sinks = dict(zip(SINKS, (full, whole, bare, redacted), strict=True))
-        text = CONFIG.format(upstream=upstream.url, **{name: sink.endpoint for name, sink in sinks.items()})
+        text = CONFIG.format(
+            upstream=upstream.url, directory=directory, **{name: sink.endpoint for name, sink in sinks.items()}
+        )
         with GatewayProcess(text, directory) as gateway:
             with httpx.Client(base_url=gateway.url, timeout=20, trust_env=False) as client:
                 for mark, headers, fields in (
@@ -76,7 +83,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                     body = {"model": "m", "messages": said, **fields}
                     assert client.post("/v1/chat/completions", json=body, headers=headers).status_code == 200
                 gateway.wait_until(lambda: [len(sink.spans) for sink in sinks.values()] == [6, 6, 9, 9], 30)
-                gateway.wait_until(lambda: (directory / "payloads.jsonl").read_text().count("\n") == 2, 30)
+                gateway.wait_until(lambda: _lines(directory) == 2, 30)
                 objects, spans = _objects(directory), {name: list(sink.spans) for name, sink in sinks.items()}
                 payloads = [json.loads(line) for line in (directory / "payloads.jsonl").read_text().splitlines()]
                 for destination in ("otlp_http/full", "otlp_http/redacted"):

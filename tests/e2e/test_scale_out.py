@@ -54,7 +54,7 @@ def backends() -> Iterator[list[GrpcReceiver]]:
 def ask(gateway: GatewayProcess, trace: int) -> None:
     """Call a gateway within a trace of the caller's."""
     body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
-    headers = {"traceparent": f"00-{trace:032x}-{trace:016x}-01"}
+    headers = {"traceparent": f"00-{trace:032x}-{trace % (1 << 64):016x}-01"}
     answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers, trust_env=False)
     assert answer.status_code == 200, answer.text
 

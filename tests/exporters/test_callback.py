@@ -81,7 +81,7 @@ def test_the_seeds_file_runs_unchanged_and_prints_to_our_own_standard_output(
 ) -> None:
     code = seed("litellm-proxy-logging.md", "proxy_handler_instance", "async_log_failure_event")
     made = make("custom_callbacks.proxy_handler_instance", code)
-    for each in (record(), scenarios()["refused_by_upstream"]):
+    for each in (record(credentials=("authorization",)), scenarios()["refused_by_upstream"]):
         assert only(deliver(made, build(each))) == "done"
     printed = capfd.readouterr().out
     assert re.findall(r"^(Pre-API Call|Post-API Call|On .*!)$", printed, re.MULTILINE) == [

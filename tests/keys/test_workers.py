@@ -183,8 +183,11 @@ def test_tenants_destinations_get_their_own_and_survive_the_gateways_restart(
         assert [b"canary-one" in each for each in everything] == [True, False]
         assert [b"canary-other" in each for each in everything] == [False, True]
         assert {asked.headers["authorization"] for asked in one.asked} == {"secret-one"}
-        running.process.wait_until(lambda: running.file.exists() and "canary-one" in running.file.read_text(), 20)
+        last = [{"role": "user", "content": "canary-last"}]
+        assert admin.ask(MASTER, messages=last).status_code == 200
+        running.process.wait_until(lambda: "canary-last" in running.file.read_text(), 20)
         content = running.file.read_text()
+        assert "canary-one" in content
         assert "canary-other" not in content
         assert not list(running.process.state.glob("keys.db*"))
         for secret in ("secret-one", "secret-other", "postgres-canary"):
