@@ -32,7 +32,7 @@ run: $(INSTALLED) ## install into .venv and start the gateway on 127.0.0.1:4000,
 test: $(INSTALLED_DEV) ## install the development tools too and run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-servers: $(INSTALLED_DEV) ## build the real servers that some tests need (the OpenTelemetry Collector: needs Go)
+servers: $(INSTALLED_DEV) ## get the real servers that some tests need (needs Go, npm and Maven; 15 minutes the first time)
 	@$(BIN)/python -m tests.servers build $(ARGS)
 
 lint: $(INSTALLED_DEV) ## ruff, mypy --strict and the import contracts

@@ -52,9 +52,13 @@ _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 @dataclass
 class Result:
-    """What a run found out. Times are in seconds, memory in bytes; ``repeated`` counts arrivals beyond the first."""
+    """What a run found out. Times are in seconds, memory in bytes; ``repeated`` counts arrivals beyond the first.
+
+    ``messages`` are those in the topic: one a request, and what a gateway had to send again.
+    """
 
     requests: int = 0
+    messages: int = 0
     spans: int = 0
     missing: int = 0
     unknown: int = 0
@@ -193,6 +197,7 @@ def run(
         named |= {"collector": group[1]._process.pid, "backend": last._process.pid}
         result.memory = {name: usage(pid).rss for name, pid in named.items()}
         result.arriving = _arriving(backend, result.spans, load) - started
+        result.messages = kafka.written("otlp_spans")
         say(f"{len(backend.seen)} of {result.spans} spans in the backend")
     backend.read()
     _compare(result, backend, load.traces)

@@ -201,6 +201,8 @@ def of_health(health: Health) -> Iterator[Family]:
         ("otelgw.spool.limit", health.spool_cap),
         ("otelgw.spool.undecodable_records", health.undecodable),
         ("otelgw.spool.quarantined_records", health.quarantined),
+        ("otelgw.spool.newer_records", health.newer),
+        ("otelgw.spool.given_up_records", health.given_up),
         ("otelgw.pipeline.last_report.timestamp", round(time.time(), 3)),
     ):
         yield Family(INSTRUMENTS[name], [((), value)])

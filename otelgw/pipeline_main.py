@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import gc
 import logging
 import os
@@ -31,7 +30,7 @@ from otelgw.config.settings import Destination, Settings, Tracing
 from otelgw.errors import StartError
 from otelgw.keys.database import StoreError
 from otelgw.metrics import Metrics
-from otelgw.process import announce, read_settings
+from otelgw.process import announce, lock, read_settings
 from otelgw.redaction.offloading import Keeper
 from otelgw.report import Reporter, pushing
 from otelgw.selection import Trace, selector
@@ -56,7 +55,6 @@ _NICENESS = 10
 
 _STOP = 10.0  # seconds for delivering what is left, on SIGTERM
 _ORPHANED = 5.0  # the same when the master is gone
-_LOCK = 20.0  # seconds that an earlier pipeline may still need to let go of the state directory
 
 
 def resource(tracing: Tracing, state_dir: str) -> Resource:
@@ -147,29 +145,6 @@ def _tenants(settings: Settings) -> pipeline.Destination[Trace]:
     return pipeline.Destination(NAME, tenants, tenants.select)
 
 
-def _lock(directory: Path) -> int:
-    """Return a descriptor that holds the pipeline's lock on the state directory while it is open.
-
-    Raises:
-        StartError: another pipeline keeps it.
-    """
-    descriptor = os.open(directory / "pipeline.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + _LOCK
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-                os.close(descriptor)
-                raise StartError(f"{directory}: another pipeline (pid {holder}) is running on it; stop it.") from None
-            time.sleep(0.05)
-            continue
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        return descriptor
-
-
 class _Termination:
     """SIGTERM, from the first moment on: it may come while the settings are still being read."""
 
@@ -229,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure(settings.server.log_level, json_lines=settings.server.log_json or None)
     state = Path(settings.state_dir)
     try:
-        lock = _lock(state)
+        held = lock(state, "pipeline")
         keep = keeper(settings)
         destinations = [_built(each, settings.spool.retry_limit, keep) for each in settings.destinations]
         if settings.keys.tenants:
@@ -263,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         if push is not None:
             push.stop()
-        os.close(lock)
+        os.close(held)
     return 0
 
 

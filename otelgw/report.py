@@ -71,6 +71,8 @@ def _document(health: Health) -> dict[str, Any]:
         "spool": {"bytes": health.spool_size, "cap": health.spool_cap},
         "undecodable": health.undecodable,
         "quarantined": health.quarantined,
+        "newer": health.newer,
+        "given_up": health.given_up,
         "destinations": [
             {
                 "name": status.name,

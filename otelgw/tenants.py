@@ -360,7 +360,8 @@ class Tenants(Exporter):
     def _send(self, route: _Route, exporter: Exporter, parcels: list[Parcel]) -> str:
         left = self._states[route.id].left
         spans, sources = self._spans(route, parcels)
-        outcome = _attempt(exporter, spans)
+        with callbacks.confining(route.callback, self._settings):
+            outcome = _attempt(exporter, spans)
         if spans:
             self._learn(route.host, well=all(verdict.state != "retry" for verdict in outcome.verdicts))
         retried: dict[int, set[str]] = {}
@@ -402,7 +403,7 @@ class Tenants(Exporter):
             try:
                 chosen = select(self._decoded(_for_its_own(parcel.payload)))
             except Exception as error:  # noqa: BLE001 - a record that cannot be judged is not shown
-                self.counts.dropped += 1
+                self._drop(1)
                 self._warn("select", f"a record is withheld, its selection failed ({type(error).__name__})")
                 continue
             unsent = left.get(parcel.number)
@@ -417,8 +418,12 @@ class Tenants(Exporter):
         old = [parcel for parcel in parcels if limit and time.time() - parcel.kept_at >= limit]
         if old:
             self._queue.remove(old)
-            self.counts.dropped += len(old)
+            self._drop(len(old))
         return "more" if len(old) == len(parcels) else ""
+
+    def _drop(self, count: int) -> None:
+        with self._changed:
+            self.counts.dropped += count
 
     def _exporter(self, route: _Route) -> Exporter:
         """Return the route's exporter; the one that was not used for longest is closed if there are too many.

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import Status, StatusCode
 
 from otelgw_exporters import calls, catalog, http, options, otlp_post, semconv
 from otelgw_exporters.delivery import DONE, Exporter, Outcome, Reply
@@ -30,6 +31,7 @@ __all__ = ["Shape", "VendorExporter", "filled", "joined", "regional", "secrets_o
 
 _NAME = re.compile(r"\{(\w+)\}")
 _BASIC = "basic:"
+_REFUSED = 400  # HTTP statuses from here on
 
 
 def filled(template: str, values: Mapping[str, Any]) -> str | None:
@@ -91,6 +93,8 @@ class Shape:
         made = self._dialect.attributes(reading, asked)
         attributes = {**self._constants, **made}
         changed = copy.copy(span)
+        if self._dialect.failed_root and reading.role == "server" and (status := _failure(span, generation)):
+            changed._status = status
         self.change(changed, reading, attributes)
         return semconv.with_attributes(changed, attributes)
 
@@ -101,6 +105,19 @@ class Shape:
             attributes[semconv.OTELGW_CALLER_TRACE_ID] = f"{parent.trace_id:032x}"
             attributes[semconv.OTELGW_CALLER_SPAN_ID] = f"{parent.span_id:016x}"
             span._parent = None
+
+
+def _failure(server: ReadableSpan, generation: ReadableSpan | None) -> Status | None:
+    """Return the error of a request whose SERVER span has none: its generation's, or that it was refused."""
+    if not server.status.is_unset:
+        return None
+    if generation is not None and generation.status.status_code is StatusCode.ERROR:
+        return generation.status
+    attributes = server.attributes or {}
+    code = attributes.get(semconv.HTTP_RESPONSE_STATUS_CODE)
+    if not isinstance(code, int) or code < _REFUSED:
+        return None
+    return Status(StatusCode.ERROR, str(attributes.get(semconv.OTELGW_ERROR_MESSAGE) or "") or None)
 
 
 def _same(value: Any) -> Any:

@@ -278,12 +278,13 @@ def _span(span: ReadableSpan, attributes: bytes) -> bytes:
         around,
         attributes,
     ]
-    if type(kept) is not dict and (dropped := span.dropped_attributes):
+    # Plain mappings and tuples, as the gateway's own spans have, have not dropped anything.
+    if type(kept) is not dict and type(kept) is not Layers and (dropped := span.dropped_attributes):
         parts.append(b"\x50" + _varint(dropped))
-    if span._events:
+    if span._events or type(span._events) is not tuple:
         parts += [_field(11, _event(event)) for event in span._events]
         parts.append(b"\x60" + _varint(span.dropped_events) if span.dropped_events else b"")
-    if span._links:
+    if span._links or type(span._links) is not tuple:
         parts += [_field(13, _link(link)) for link in span._links]
         parts.append(b"\x70" + _varint(span.dropped_links) if span.dropped_links else b"")
     return b"".join(parts)

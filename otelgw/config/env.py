@@ -90,6 +90,8 @@ VARIABLES: dict[str, str] = {
     "OTELGW_STATE_DIR": "the state directory, after `otelgw.state_dir`",
     "OTELGW_MASTER_KEY": "the master key, where `general_settings.master_key` is absent",
     "LITELLM_MASTER_KEY": "the same, second choice",
+    "OTELGW_SALT_KEY": "encrypts what keys and teams are given over HTTP: the settings of their own destinations",
+    "LITELLM_SALT_KEY": "the same, second choice",
     "STATE_DIRECTORY": "the state directory that systemd gives",
     "XDG_STATE_HOME": "the base of the default state directory",
 }

@@ -13,6 +13,7 @@ from otelgw.config import vocabulary
 from otelgw.config.env import VARIABLES
 from otelgw.config.flags import COMMANDS, FLAGS
 from otelgw.config.model import DestinationSection, OtelgwSection, Section
+from otelgw.keys.fields import CallbackFields, KeySection, PolicyFields, TeamSection
 from otelgw.providers.catalog import PROVIDERS
 from otelgw_exporters import catalog
 
@@ -94,6 +95,12 @@ def _lines() -> Iterator[str]:
     yield "## `environment_variables`\n"
     yield "`NAME: value` pairs for variables that neither the environment nor `.env` sets.\n"
     yield from _section("otelgw", OtelgwSection, level=2)
+    yield "## Keys and teams\n"
+    yield "What they are for: [how-to](../how-to/keys-and-teams.md), [reference](keys.md).\n"
+    yield from _section("otelgw.keys[]", KeySection)
+    yield from _section("otelgw.teams[]", TeamSection)
+    yield from _section("logging_policy", PolicyFields)
+    yield from _section("metadata.logging[]", CallbackFields)
     yield "## Destinations\n"
     yield _DESTINATION_NOTES
     yield from _section("otelgw.destinations[]", DestinationSection)

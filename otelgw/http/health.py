@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -18,10 +19,12 @@ from otelgw.http.client import build_request
 from otelgw.http.gateway import Gateway
 from otelgw.http.routing import Upstream
 from otelgw.report import read_metrics, read_state
+from otelgw.tally import Totals
 
 __all__ = ["alive", "metrics", "overview", "readiness"]
 
 _STALE = 10.0  # seconds after which the pipeline's last word no longer counts
+_UNWRITTEN = "otelgw.spool.unwritten_records"
 _PATIENCE = 30.0  # seconds for a probe
 _OWN_SITE = (b"none", b"same-origin")
 
@@ -70,10 +73,16 @@ async def readiness(request: Request) -> Response:
             "models": gateway.router.aliases,
             "destinations": _destinations(gateway),
             "in_flight": len(gateway.inflight),
-            "records_not_written": gateway.unspooled,
+            "records_not_written": _unwritten(gateway),
         }
     headers = {"retry-after": "1"} if gateway.draining else None
     return JSONResponse(document, status, headers)
+
+
+def _unwritten(gateway: Gateway) -> int:
+    """Return the records that found no room, of all workers: what the others have counted is half a second old."""
+    counted = Totals(Path(gateway.settings.state_dir)).read() if gateway.settings.state_dir else {}
+    return max(gateway.unspooled, counted.get((_UNWRITTEN, (("reason", "disk"),)), 0))
 
 
 def _destinations(gateway: Gateway) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import otelgw
 from otelgw.config.settings import Settings
-from otelgw.http.routes import LOCAL, MODEL, ROUTES, Route
+from otelgw.http.routes import ADMIN, ADMIN_ROUTES, LOCAL, MODEL, ROUTES, Route
 
 __all__ = ["document"]
 
@@ -50,7 +50,8 @@ _HEALTH = {
 def document(settings: Settings) -> dict[str, Any]:
     """Return the description of what a gateway with these settings serves."""
     paths: dict[str, Any] = {path: {"get": _local(text, "health")} for path, text in _HEALTH.items()}
-    for route in ROUTES:
+    # Without a master key nobody may manage keys.
+    for route in (*ROUTES, *(ADMIN_ROUTES if settings.auth.master_key_sha256 else ())):
         if route.group and route.group not in settings.pass_through:
             continue
         methods = sorted(route.methods - {"HEAD"})
@@ -78,9 +79,9 @@ def _local(text: str, tag: str) -> dict[str, Any]:
 def _operation(route: Route, method: str) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{method.lower()}{route.template}".replace("/", "_"),
-        "tags": [route.template.split("/")[2]],
+        "tags": [route.template.split("/")[1 if route.kind == ADMIN else 2]],
         "responses": {
-            "200": {"description": "The upstream's answer, unchanged." if route.kind != LOCAL else "OK"},
+            "200": {"description": "OK" if route.kind in {ADMIN, LOCAL} else "The upstream's answer, unchanged."},
             "default": {
                 "description": "The gateway's own error, or the upstream's.",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},

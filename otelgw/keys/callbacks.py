@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ __all__ = [
     "EVENTS",
     "bounds_of",
     "check",
+    "confining",
     "host_of",
     "make",
     "names_of",
@@ -128,10 +130,13 @@ def make(callback: Callback, owner: str, settings: Keys, name: str) -> Any:
         OSError: the address of a confined one is not known, or not allowed.
     """
     row, chosen = _opened(callback, owner, settings)
-    if not callback.confined:
+    with confining(callback, settings):
         return catalog.build(row.name, name, chosen)
-    with confined(bounds_of(settings)):
-        return catalog.build(row.name, name, chosen)
+
+
+def confining(callback: Callback, settings: Keys) -> AbstractContextManager[None]:
+    """Return what an exporter has to be built and used in, so that also what it makes later on is in bounds."""
+    return confined(bounds_of(settings)) if callback.confined else nullcontext()
 
 
 def host_of(callback: Callback, owner: str, settings: Keys) -> str:

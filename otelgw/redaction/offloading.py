@@ -44,7 +44,8 @@ class Keeper:
         self._counts = {"stored": 0, "known": 0, "failed": 0}
         self._not_before = float("-inf")
         self._told = float("-inf")
-        self._lock = threading.Lock()
+        self._writing: set[str] = set()
+        self._lock = threading.Condition()
 
     def __call__(self, value: Any) -> str:
         """Return the URI of the object that holds ``value``, a text as it is and anything else as JSON; empty where the
@@ -53,8 +54,11 @@ class Keeper:
         key = self._store.key(data, ending)
         outcome = self._before(key)
         if not outcome:
-            reason = self._store.put(key, data, media_type, time.monotonic() + _PATIENCE)
-            outcome = self._after(key, reason)
+            reason = "it failed"
+            try:
+                reason = self._store.put(key, data, media_type, time.monotonic() + _PATIENCE)
+            finally:
+                outcome = self._after(key, reason)
         return "" if outcome == "failed" else self._store.address + key
 
     def counts(self) -> Mapping[str, int]:
@@ -67,15 +71,18 @@ class Keeper:
         self._store.close()
 
     def _before(self, key: str) -> str:
-        """Return what is known of an object before it is written; nothing if it is to be written."""
-        now = self._clock()
+        """Return what is known of an object before it is written; nothing if it is to be written. Of several threads
+        that have the same content one writes it, and the others wait."""
         with self._lock:
+            self._lock.wait_for(lambda: key not in self._writing)
+            now = self._clock()
             if now - self._known.get(key, float("-inf")) < _FRESH:
                 self._known.move_to_end(key)
                 outcome = "known"
             elif now < self._not_before:
                 outcome = "failed"
             else:
+                self._writing.add(key)
                 return ""
             self._counts[outcome] += 1
         return outcome
@@ -84,6 +91,8 @@ class Keeper:
         now = self._clock()
         outcome = "failed" if reason else "stored"
         with self._lock:
+            self._writing.discard(key)
+            self._lock.notify_all()
             self._counts[outcome] += 1
             if not reason:
                 self._known[key] = now

@@ -14,7 +14,7 @@ WARNED = """\
 model_list:
   - model_name: a
     litellm_params: {model: gpt-4o, rpm: 3}
-litellm_settings: {callbacks: [langfuse], drop_param: true, cache: true}
+litellm_settings: {callbacks: [humanloop], drop_param: true, cache: true}
 """
 
 
@@ -36,7 +36,7 @@ def test_what_warns_at_start_is_an_error_when_strict(config: Path) -> None:
     assert plain.ok
     assert not strict.ok
     assert len(strict.errors) == 3
-    for part in ("no key: set api_key", "the destination `langfuse` is not available", "did you mean `drop_params`?"):
+    for part in ("no key: set api_key", "the destination `humanloop` is not available", "did you mean `drop_params`?"):
         assert any(part in line for line in plain.warnings)
         assert any(part in line for line in strict.errors)
     assert len(plain.not_enforced) == len(plain.ignored) == 1

@@ -6,23 +6,33 @@ model with OpenAI's client under OpenTelemetry's own instrumentation of it, one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import confluent_kafka
 import httpx
+import psycopg
 import pytest
 from jsonschema import Draft202012Validator
 
 from otelgw_exporters import catalog, payload
 from tests.e2e.provider import provider
+from tests.exporters.stand_ins import declared
+from tests.exporters.vendor import Vendor, serve
+from tests.servers import require
 from tests.servers import upstream as scripts
 from tests.servers.gateway import GatewayProcess
+from tests.servers.kafka import Kafka
 from tests.servers.otlp import GrpcReceiver, HttpReceiver
+from tests.servers.postgres import Postgres
 from tests.servers.upstream import Received, Script, ScriptedUpstream
 
 INSTRUMENT = Path(sys.executable).with_name("opentelemetry-instrument")
@@ -54,6 +64,16 @@ with tracer.start_as_current_span("handle"):
             "gen_ai.usage.input_tokens": 3, "gen_ai.usage.output_tokens": 4,
             "gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "text", "content": "what is a reach"}]}]',
         })
+"""
+FAILING = """
+    with tracer.start_as_current_span("chat m", kind=trace.SpanKind.CLIENT) as failed:
+        failed.set_attributes({
+            "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "m",
+            "error.type": "429",
+        })
+        failed.set_status(trace.StatusCode.ERROR, "Rate limit reached")
+for each in (span, failed):
+    print(f"{each.get_span_context().trace_id:032x}-{each.get_span_context().span_id:016x}")
 """
 
 
@@ -143,10 +163,54 @@ def test_an_application_with_openais_client_writes_payloads_to_files(tmp_path: P
     assert "sk-canary" not in (tmp_path / "shop.jsonl").read_text()
 
 
-@pytest.mark.parametrize("row", catalog.ROWS, ids=lambda row: row.name)
-def test_spans_made_with_the_api_arrive(row: catalog.Row, tmp_path: Path) -> None:
-    check = CHECKS[row.name]
-    check(tmp_path)
+@pytest.mark.parametrize("name", [row.name for row in catalog.ROWS])
+def test_spans_made_with_the_api_arrive(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    check = CHECKS.get(name)
+    if check is not None:
+        check(tmp_path)
+        return
+    made, arrived = request.getfixturevalue("applications")[name]
+    assert arrived
+    assert set(arrived) <= made
+
+
+@pytest.fixture(scope="module")
+def applications(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[set[str], list[str]]]:
+    """What became of the calls of an application at each vendor that is stood in for: the ids of those that were made,
+    and of those that arrived.
+
+    An application has as many destinations as there are whose variables agree: the comma in OTEL_TRACES_EXPORTER.
+    """
+    stand_ins = {row.name: declared(row.name) for row in catalog.ROWS if row.name not in CHECKS}
+    found: dict[str, tuple[set[str], list[str]]] = {}
+    with contextlib.ExitStack() as servers:
+        vendors = {name: servers.enter_context(serve(each)) for name, each in stand_ins.items() if each is not None}
+        for variables, names in _agreeing(vendors):
+            exporters = ",".join(f"otelgw_{name}" for name in names)
+            done = run(TRACER + FAILING, tmp_path_factory.mktemp("app"), exporters, **variables)
+            found |= {name: (set(done.stdout.split()), vendors[name].items()) for name in names}
+    return found
+
+
+def _agreeing(vendors: Mapping[str, Vendor]) -> list[tuple[dict[str, str], list[str]]]:
+    """Return variables, and the names of the rows that they lead to their vendors."""
+    groups: list[tuple[dict[str, str], list[str]]] = []
+    for name, vendor in vendors.items():
+        env = catalog.row(name).env
+        given = vendor.stand_in.options(vendor.origin)
+        needed = {env[option][0]: _text(value) for option, value in given.items() if option in env}
+        for variables, names in groups:
+            if all(variables.get(each, value) == value for each, value in needed.items()):
+                variables.update(needed)
+                names.append(name)
+                break
+        else:
+            groups.append((needed, [name]))
+    return groups
+
+
+def _text(value: Any) -> str:
+    return ",".join(f"{key}={quote(text)}" for key, text in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _file(directory: Path) -> None:
@@ -177,7 +241,42 @@ def _otlp_http(directory: Path) -> None:
         assert {span.name for span in receiver.spans} == {"handle", "chat m"}
 
 
-CHECKS = {"console": _console, "file": _file, "otlp_grpc": _otlp_grpc, "otlp_http": _otlp_http}
+def _callback(directory: Path) -> None:
+    (directory / "mine.py").write_text("def seen(kwargs, *_):\n    print('seen', kwargs['messages'])\n")
+    done = run(TRACER, directory, "otelgw_callback", OTELGW_CALLBACK=str(directory / "mine.seen"))
+    assert done.stdout == f"seen {[{'role': 'user', 'content': QUESTION}]}\n"
+
+
+def _postgres(directory: Path) -> None:
+    with Postgres(require("postgres")) as server:
+        run(TRACER, directory, "otelgw_postgres", OTELGW_POSTGRES_DSN=server.dsn)
+        with psycopg.connect(server.dsn) as connection:
+            assert connection.execute("SELECT count(*) FROM otelgw_calls").fetchone() == (1,)
+
+
+def _kafka(directory: Path) -> None:
+    with Kafka(require("kafka")) as server:
+        server.create("reach")
+        run(TRACER, directory, "otelgw_kafka", OTELGW_KAFKA_BROKERS=server.brokers, OTELGW_KAFKA_TOPIC="reach")
+        consumer = confluent_kafka.Consumer(
+            {"bootstrap.servers": server.brokers, "group.id": "reach", "auto.offset.reset": "earliest"}
+        )
+        consumer.subscribe(["reach"])
+        message = consumer.poll(30)
+        assert message is not None
+        assert QUESTION.encode() in (message.value() or b"")
+        consumer.close()
+
+
+CHECKS = {
+    "callback": _callback,
+    "console": _console,
+    "file": _file,
+    "kafka": _kafka,
+    "otlp_grpc": _otlp_grpc,
+    "otlp_http": _otlp_http,
+    "postgres": _postgres,
+}
 
 
 def test_an_option_that_cannot_be_used_is_said_and_the_application_runs(tmp_path: Path) -> None:

@@ -153,3 +153,30 @@ def test_nothing_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         assert options.from_environment(row) == {}
         assert options.resolve(row, {})["headers"] is None
     assert options.from_environment(row)["headers"] == {"authorization": "operator-canary"}
+
+
+TENANTS = [row for row in catalog.ROWS if row.tenant or row.wire is not None]
+
+
+@pytest.mark.parametrize("row", TENANTS, ids=lambda row: row.name)
+def test_every_destination_that_tenants_may_have_keeps_to_its_bounds(
+    row: catalog.Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (url,) = [option.name for option in row.options if option.kind == "url"][:1]
+    with HttpReceiver() as receiver:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, receiver.origin)
+        given = {option.name: "operator-canary" for option in row.options if option.required and option.kind == "text"}
+        given[url] = receiver.origin.replace("http://", "http://key@") if url == "dsn" else receiver.origin
+        if url == "dsn":
+            given[url] += "/1"
+        chosen = options.complete(row, given, {})
+        try:
+            with confined(Bounds()):
+                exporter = catalog.build(row.name, row.name, chosen)
+                outcome = exporter.deliver([generation()], time.monotonic() + 5)
+                exporter.shutdown()
+        except NotAllowed:
+            return
+        assert {verdict.state for verdict in outcome.verdicts} == {"retry"}
+        assert receiver.asked == []

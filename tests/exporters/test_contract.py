@@ -7,7 +7,6 @@ tests bring the server it needs.
 
 from __future__ import annotations
 
-import importlib
 import re
 import threading
 import time
@@ -28,7 +27,7 @@ from otelgw_exporters import catalog, semconv
 from otelgw_exporters.calls import identity
 from otelgw_exporters.delivery import OPERATOR_DELAY, Exporter, Outcome
 from tests.exporters.samples import generation, span
-from tests.exporters.stand_ins import Answer, Request, StandIn
+from tests.exporters.stand_ins import Answer, declared
 from tests.exporters.vendor import Fault, Vendor, code_of, serve
 from tests.servers.collector import free_port
 
@@ -41,25 +40,12 @@ Keep = Callable[[Exporter], Exporter]
 Build = Callable[[], Exporter]
 
 
-def declared(row: catalog.Row) -> StandIn | None:
-    """Return how the vendor of a row is stood in for, None where that is not written."""
-    name = f"tests.exporters.stand_ins.{row.name}"
-    try:
-        found = importlib.import_module(name).STAND_IN
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        return None
-    assert isinstance(found, StandIn)
-    return found
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "row" not in metafunc.fixturenames:
         return
     rows = list(catalog.ROWS)
     if "vendor" in metafunc.fixturenames:
-        rows = [row for row in rows if (found := declared(row)) is not None and found.transport != "local"]
+        rows = [row for row in rows if (found := declared(row.name)) is not None and found.transport != "local"]
     metafunc.parametrize("row", rows, ids=lambda row: row.name)
 
 
@@ -75,7 +61,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def nowhere(row: catalog.Row) -> dict[str, Any]:
     """Options that lead a networked destination to a port where nobody listens, with a secret wherever one goes."""
     origin = f"http://127.0.0.1:{free_port()}"
-    stand_in = declared(row)
+    stand_in = declared(row.name)
     told = stand_in.options(origin) if stand_in is not None else {}
     names = {option.name for option in row.options}
     given = {name: value for name, value in told.items() if name in names}
@@ -93,7 +79,7 @@ def needed(row: catalog.Row, given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def test_it_is_said_how_its_vendor_is_stood_in_for(row: catalog.Row) -> None:
-    stand_in = declared(row)
+    stand_in = declared(row.name)
 
     assert stand_in is not None, f"write tests/exporters/stand_ins/{row.name}.py"
     assert stand_in.transport in {"http", "grpc", "local"}
@@ -250,7 +236,7 @@ def credentials_of(request: Request) -> set[str]:
 
 @pytest.fixture
 def stand_in(row: catalog.Row) -> StandIn:
-    found = declared(row)
+    found = declared(row.name)
     assert found is not None
     return found
 

@@ -81,3 +81,14 @@ def test_without_a_key_a_page_needs_its_origin_listed() -> None:
 )
 def test_loopback_is_recognised(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+def test_a_key_is_recognised_as_the_master_key_or_by_its_hash() -> None:
+    known, master = WITH_KEY.recognise({b"authorization": b"Bearer sk-master"})
+    other, nobody = WITH_KEY.recognise({b"x-api-key": b"sk-other"})
+
+    assert known == hashlib.sha256(b"sk-master").hexdigest()
+    assert master == WITH_KEY.authenticate({b"authorization": b"Bearer sk-master"})
+    assert (other, nobody) == (hashlib.sha256(b"sk-other").hexdigest(), None)
+    assert WITH_KEY.recognise({}) == ("", None)
+    assert WITH_KEY.recognise({b"authorization": b"Bearer "}) == ("", None)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +201,27 @@ def test_what_somebody_deleted_is_written_again_within_the_hour(tmp_path: Path) 
     clock.now = 3601
     assert keep(LONG) == uri
     assert path.read_text() == LONG
+
+
+def test_threads_with_the_same_content_write_it_once(tmp_path: Path) -> None:
+    store = open_store("directory", {"path": str(tmp_path)})
+    begun, writes = threading.Barrier(8), []
+
+    def slowly(*given: Any) -> str:
+        writes.append(given)
+        time.sleep(0.05)
+        return store.put(*given)
+
+    keep = Keeper(store._replace(put=slowly), 256)
+
+    def run(_: int) -> str:
+        begun.wait(10)
+        return keep(LONG)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(run, range(8)))) == 1
+    assert len(writes) == 1
+    assert keep.counts() == {"stored": 1, "known": 7, "failed": 0}
 
 
 def test_files_are_their_owners_alone(tmp_path: Path) -> None:

@@ -201,6 +201,15 @@ class Kafka:
         made = admin.create_topics([NewTopic(topic, partitions, 1, config=config)], operation_timeout=20)
         made[topic].result(30)
 
+    def written(self, topic: str) -> int:
+        """Return how many messages a topic has."""
+        from confluent_kafka import Consumer, TopicPartition
+
+        with Consumer({"bootstrap.servers": self.brokers, "group.id": "counts"}) as consumer:
+            partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
+            ends = (consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=20)[1] for each in partitions)
+            return sum(ends)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

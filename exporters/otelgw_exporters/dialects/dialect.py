@@ -52,6 +52,9 @@ class Dialect:
         of the original attributes, what the vendor is told in its own words.
     marker
         an attribute that says that a span of another application is in this dialect already.
+    failed_root
+        the vendor tells by its root whether a trace failed: the SERVER span of a request that was refused, or whose
+        generation failed, has an error, also where HTTP's conventions leave that open.
     """
 
     semconv: str = "otel-1.41"
@@ -64,6 +67,7 @@ class Dialect:
     generation_more: tuple[More, ...] = ()
     dropped: frozenset[str] = frozenset()
     marker: str = ""
+    failed_root: bool = False
 
     def attributes(self, reading: Reading, generation: Reading | None = None) -> dict[str, Any]:
         """Return the attributes of a span; ``generation`` is that of the request where the span is its SERVER span."""

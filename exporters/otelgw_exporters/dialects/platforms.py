@@ -72,6 +72,7 @@ MLFLOW = Dialect(
     },
     dropped=MESSAGES,
     marker="mlflow.spanType",
+    failed_root=True,
 )
 """Read by 3.17.2: tokens, session and user from OpenTelemetry's names; the trace's own view is its root's."""
 

@@ -5,12 +5,13 @@ A stand-in says how the vendor answers; the suite's server sends it, and makes t
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["Answer", "Request", "StandIn", "json_error"]
+__all__ = ["Answer", "Request", "StandIn", "declared", "json_error"]
 
 
 class Request(NamedTuple):
@@ -83,3 +84,16 @@ class StandIn:
     denied: tuple[int, ...] = (401, 403)
     failing: tuple[int, ...] = (500, 502, 503, 504)
     transport: str = "http"
+
+
+def declared(name: str) -> StandIn | None:
+    """Return how the vendor of the row called ``name`` is stood in for, None where that is not written."""
+    module = f"{__name__}.{name}"
+    try:
+        found = importlib.import_module(module).STAND_IN
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        return None
+    assert isinstance(found, StandIn)
+    return found
