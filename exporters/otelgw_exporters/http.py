@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Container, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -48,10 +49,10 @@ class Tls(NamedTuple):
         if bool(self.client_key) != bool(self.client_certificate):
             raise DestinationConfigError(f"destination {name}: client_key and client_certificate go together: set both")
 
-    def context(self, name: str) -> ssl.SSLContext | bool:
-        """Return the context for an HTTP client; True stands for its default."""
+    def context(self, name: str) -> ssl.SSLContext:
+        """Return the context for an HTTP client."""
         if not any(self):
-            return True
+            return confinement.default_context() if confinement.bounds() is not None else _default_context()
         try:
             context = ssl.create_default_context(cafile=self.certificate or None)
             if self.client_certificate:
@@ -60,6 +61,12 @@ class Tls(NamedTuple):
             files = ", ".join(path for path in self if path)
             raise DestinationConfigError(f"destination {name}: {files} cannot be used for TLS: {error}") from None
         return context
+
+
+@lru_cache(maxsize=1)
+def _default_context() -> ssl.SSLContext:
+    """Return the context of all clients without files of their own: reading the roots takes longer than all else."""
+    return httpx.create_ssl_context()
 
 
 NO_TLS = Tls()
@@ -132,10 +139,9 @@ def client(name: str, *, headers: Mapping[str, str], tls: Tls = NO_TLS) -> Clien
     """Return a client for one destination. Redirects are not followed: they would take the credentials along."""
     limits = httpx.Limits(max_connections=4, max_keepalive_connections=4, keepalive_expiry=_IDLE)
     within = confinement.bounds()
-    if within is None:
-        return Client(headers=dict(headers), verify=tls.context(name), limits=limits, follow_redirects=False)
     verify = tls.context(name)
-    verify = confinement.default_context() if verify is True else verify
+    if within is None:
+        return Client(headers=dict(headers), verify=verify, limits=limits, follow_redirects=False)
     transport = httpx.HTTPTransport(verify=verify, trust_env=False, limits=limits)
     transport._pool._network_backend = confinement.Backend(within)  # httpx has no other way to set it
     return Client(headers=dict(headers), transport=transport, trust_env=False, follow_redirects=False)

@@ -61,7 +61,7 @@ class _OtlpExporter(Exporter):
         password = urlsplit(self._endpoint).password or ""
         self._mask = http.Masked({**self._headers, "": password})
         self._max_bytes: int = self._options["max_request_bytes"]
-        self._encode = _encoder(profile_of(self._options)).shared()
+        self._encode = encoder(profile_of(self._options)).shared()
 
     def _tls(self) -> http.Tls:
         paths = ("certificate", "client_key", "client_certificate")
@@ -82,21 +82,6 @@ class _OtlpExporter(Exporter):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {http.origin(self._endpoint)}>"
-
-
-@lru_cache(maxsize=32)
-def _encoder(profile: Profile) -> Encoder:
-    """Return the encoder that all destinations of a profile share."""
-    if profile.semconv not in DIALECTS:  # messages become attributes of their own: all are to be seen at once
-        return Encoder(profile.attributes)
-    dialect = DIALECTS[profile.semconv]
-    singly = Singly(
-        form=FORMS[profile.form],
-        dropped=frozenset() if profile.bodies else BODIES,
-        special=frozenset(dialect.renames) | frozenset(dialect.values) | dialect.doubles,
-        merged=frozenset(dialect.renames.values()),
-    )
-    return Encoder(profile.attributes, singly)
 
 
 class OtlpGrpcExporter(_OtlpExporter):

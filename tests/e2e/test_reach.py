@@ -247,6 +247,19 @@ def _callback(directory: Path) -> None:
     assert done.stdout == f"seen {[{'role': 'user', 'content': QUESTION}]}\n"
 
 
+def _gcs_bucket(directory: Path) -> None:
+    making = ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]
+    key = subprocess.run(making, check=True, capture_output=True, text=True).stdout
+    account = {"private_key": key, "private_key_id": "1", "client_email": "app@p.example", "type": "service_account"}
+    (directory / "account.json").write_text(json.dumps(account))
+    stand_in = declared("gcs_bucket")
+    assert stand_in is not None
+    with serve(stand_in) as vendor:
+        where = {"OTELGW_GCS_ENDPOINT": vendor.origin, "GCS_BUCKET_NAME": "logs"}
+        run(TRACER, directory, "otelgw_gcs_bucket", GCS_PATH_SERVICE_ACCOUNT="account.json", **where)
+        assert len(vendor.items()) == 1
+
+
 def _postgres(directory: Path) -> None:
     with Postgres(require("postgres")) as server:
         run(TRACER, directory, "otelgw_postgres", OTELGW_POSTGRES_DSN=server.dsn)
@@ -272,6 +285,7 @@ CHECKS = {
     "callback": _callback,
     "console": _console,
     "file": _file,
+    "gcs_bucket": _gcs_bucket,
     "kafka": _kafka,
     "otlp_grpc": _otlp_grpc,
     "otlp_http": _otlp_http,

@@ -27,7 +27,7 @@ from otelgw_exporters import catalog, semconv
 from otelgw_exporters.calls import identity
 from otelgw_exporters.delivery import OPERATOR_DELAY, Exporter, Outcome
 from tests.exporters.samples import generation, span
-from tests.exporters.stand_ins import Answer, declared
+from tests.exporters.stand_ins import Answer, Request, StandIn, declared
 from tests.exporters.vendor import Fault, Vendor, code_of, serve
 from tests.servers.collector import free_port
 

@@ -203,6 +203,13 @@ def test_what_somebody_deleted_is_written_again_within_the_hour(tmp_path: Path) 
     assert path.read_text() == LONG
 
 
+def test_where_another_applications_content_is_is_not_for_who_may_not_have_content() -> None:
+    made = Trace(None, [span({"gen_ai.input.messages_ref": "s3://b/canary", "gen_ai.operation.name": "chat"})])
+    (whole,), (bare,) = seen(made, None), seen(made, None, content=False)
+    assert "gen_ai.input.messages_ref" in (whole.attributes or {})
+    assert "gen_ai.input.messages_ref" not in (bare.attributes or {})
+
+
 def test_threads_with_the_same_content_write_it_once(tmp_path: Path) -> None:
     store = open_store("directory", {"path": str(tmp_path)})
     begun, writes = threading.Barrier(8), []

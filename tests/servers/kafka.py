@@ -197,7 +197,7 @@ class Kafka:
         from confluent_kafka.admin import AdminClient, NewTopic
 
         config = {name.replace("_", "."): value for name, value in settings.items()}
-        admin = AdminClient({"bootstrap.servers": self.brokers})
+        admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
         made = admin.create_topics([NewTopic(topic, partitions, 1, config=config)], operation_timeout=20)
         made[topic].result(30)
 
