@@ -115,6 +115,14 @@ def test_what_only_grows_is_asked_for_as_a_rate_and_nothing_else_is(board: Path)
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_a_sum_does_not_vanish_because_a_part_of_it_has_not_been_counted_yet(board: Path) -> None:
+    # What never happened has no series, and a sum with nothing is nothing.
+    for panel, expression, _ in queries(board):
+        if parts := expression.count(") + ("):
+            assert expression.count(" or vector(0))") == parts + 1, panel
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
 def test_a_legend_names_labels_that_the_query_keeps(board: Path) -> None:
     for panel, expression, legend in queries(board):
         kept = {name for labels in re.findall(r"\bby \(([^)]*)\)", expression) for name in labels.split(", ")}

@@ -23,6 +23,7 @@ __all__ = ["Client", "Message"]
 
 _POLL = 0.2  # seconds between two looks at whether to go on
 _DRAIN = 2.0  # seconds in which the client reports what was taken back
+_PROBE = 1.0  # seconds in which a broker has to answer after a connection failed: a name may have several addresses
 
 _TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"})
 _REFUSED = frozenset({"INVALID_RECORD", "INVALID_TIMESTAMP", "POLICY_VIOLATION", "UNSUPPORTED_FOR_MESSAGE_FORMAT"})
@@ -57,7 +58,7 @@ class _Heard:
         self.last: KafkaError | None = None
         self.hopeless: KafkaError | None = None
         self.alone = False
-        """No broker is connected."""
+        """No broker was connected, the last time that one was lost or could not be reached."""
 
     def __call__(self, error: KafkaError) -> None:
         name = error.name()
@@ -119,7 +120,7 @@ class Client:
             for number, message in enumerate(messages):
                 if not self._put(producer, number, message, errors, deadline):
                     break
-            while len(errors) < len(messages) and self._goes_on(deadline):
+            while len(errors) < len(messages) and self._goes_on(producer, deadline):
                 producer.poll(min(_POLL, max(0.0, deadline - time.monotonic())))
         except KafkaException as error:
             self._heard(error.args[0])
@@ -150,7 +151,7 @@ class Client:
             try:
                 producer.produce(self._topic, message.value, message.key, on_delivery=reported)
             except BufferError:
-                if not self._goes_on(deadline):
+                if not self._goes_on(producer, deadline):
                     return False
                 producer.poll(_POLL)
             except KafkaException as error:
@@ -159,12 +160,20 @@ class Client:
             else:
                 return True
 
-    def _goes_on(self, deadline: float) -> bool:
-        heard = self._heard
-        if self._stopped.is_set() or time.monotonic() >= deadline or heard.hopeless:
+    def _goes_on(self, producer: Producer, deadline: float) -> bool:
+        from confluent_kafka import KafkaException
+
+        left = deadline - time.monotonic()
+        if self._stopped.is_set() or left <= 0 or self._heard.hopeless:
             return False
-        # Once a broker has been reached a message may be on its way; the client finds out what became of it.
-        return self._reached or not heard.alone
+        if self._heard.alone and not self._reached:
+            # Nothing can be on its way yet. Later the client has to find out by itself what became of what it sent.
+            try:
+                producer.list_topics(self._topic, min(_PROBE, left))
+            except KafkaException:
+                return False
+            self._reached = True
+        return True
 
     def _concluded(self, producer: Producer, count: int, errors: dict[int, KafkaError | None]) -> list[Reply]:
         if len(errors) < count:

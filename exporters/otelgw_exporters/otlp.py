@@ -11,7 +11,6 @@ import re
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -31,9 +30,10 @@ from otelgw_exporters.delivery import (
     Reply,
 )
 from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.otlp_encoder import encoder
 from otelgw_exporters.otlp_post import TOO_LARGE, agent, deliver_encoded, packed, partial, post
-from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, Singly, assemble, to_json
-from otelgw_exporters.semconv import BODIES, DIALECTS, FORMS, Profile, profile_of
+from otelgw_exporters.otlp_wire import EncodedSpan, assemble, to_json
+from otelgw_exporters.semconv import profile_of
 
 __all__ = ["OtlpGrpcExporter", "OtlpHttpExporter"]
 

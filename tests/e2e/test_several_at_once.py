@@ -22,8 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otelgw_collector import letters
 from otelgw_exporters.rows import platforms
-from tests.exporters.stand_ins import Answer, Request, StandIn
-from tests.exporters.test_contract import declared
+from tests.exporters.stand_ins import Answer, Request, StandIn, declared
 from tests.exporters.vendor import Fault, Vendor, serve
 from tests.servers.gateway import GatewayProcess
 from tests.servers.otlp import spans_in
@@ -100,7 +99,7 @@ def sinks() -> Iterator[dict[str, Sink]]:
 
 
 def declared_of(name: str) -> StandIn:
-    stand_in = next(declared(row) for row in platforms.ROWS if row.name == name.partition("/")[0])
+    stand_in = declared(name.partition("/")[0])
     assert stand_in is not None
     return stand_in
 

@@ -253,8 +253,9 @@ def secured(make: Make, kafka: Kafka, certificates: Certificates) -> Make:
     return lambda **given: make(**{**login, "username": USER, "password": PASSWORD, **given})
 
 
-def test_it_logs_in_over_tls(secured: Make, kafka: Kafka, topic: str) -> None:
-    made = secured()
+@pytest.mark.parametrize("mechanism", ["plain", "scram-sha-512"])
+def test_it_logs_in_over_tls(secured: Make, kafka: Kafka, topic: str, mechanism: str) -> None:
+    made = secured(sasl_mechanism=mechanism)
     assert only(deliver(made, request(0))) == "done"
     assert len(spans_in(kafka, topic)) == 3
     assert PASSWORD not in repr(made)
@@ -264,7 +265,8 @@ def test_it_logs_in_over_tls(secured: Make, kafka: Kafka, topic: str) -> None:
     ("given", "hint"),
     [
         ({"password": CANARY}, "mend the destination's username, password or sasl_mechanism"),
-        ({"sasl_mechanism": "scram-sha-512"}, "mend the destination's username, password or sasl_mechanism"),
+        ({"sasl_mechanism": "scram-sha-256"}, "mend the destination's username, password or sasl_mechanism"),
+        ({"password": CANARY, "sasl_mechanism": "scram-sha-512"}, "mend the destination's username, password"),
         ({"certificate": None}, "mend the destination's certificate or security_protocol"),
     ],
 )

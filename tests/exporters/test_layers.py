@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
-from otelgw_exporters import otlp
 from otelgw_exporters.layers import Layers
+from otelgw_exporters.otlp_encoder import encoder
 from otelgw_exporters.otlp_wire import assemble, to_json
 from otelgw_exporters.semconv import profile
 
@@ -18,7 +18,7 @@ LAYER = st.dictionaries(st.sampled_from("abcdefgh"), VALUES, max_size=5)
 
 def encoded(attributes: dict[str, Any]) -> bytes:
     span = ReadableSpan("x", context=SpanContext(1, 2, is_remote=False), attributes=attributes)
-    return to_json(assemble([otlp._encoder(profile())(span)]))
+    return to_json(assemble([encoder(profile())(span)]))
 
 
 def test_what_is_shared_prevails_and_no_name_stands_twice() -> None:

@@ -17,8 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otelgw_exporters import catalog
 from otelgw_exporters.delivery import Exporter
 from tests.exporters.requests_told import FAILED, TOLD, request
-from tests.exporters.stand_ins import Request
-from tests.exporters.test_contract import declared
+from tests.exporters.stand_ins import Request, declared
 from tests.exporters.vendor import serve
 from tests.servers import require
 from tests.servers.otlp import spans_in
@@ -33,7 +32,7 @@ def send(closing: Callable[[Exporter], Exporter]) -> Send:
     """Sends spans to a row's stand-in and returns the requests that it got."""
 
     def sent(row: str, spans: Any, **options: Any) -> list[Request]:
-        stand_in = declared(catalog.row(row))
+        stand_in = declared(row)
         assert stand_in is not None
         with serve(stand_in) as vendor:
             exporter = closing(catalog.build(row, row, {**stand_in.options(vendor.origin), **options}))

@@ -18,8 +18,7 @@ from otelgw_exporters import catalog
 from otelgw_exporters.delivery import Exporter
 from otelgw_exporters.rows import platforms
 from tests.exporters.requests_told import CALLER, FAILED, TOLD, TRACE, request
-from tests.exporters.stand_ins import Answer, Request
-from tests.exporters.test_contract import declared
+from tests.exporters.stand_ins import Answer, Request, declared
 from tests.exporters.vendor import Vendor, serve
 from tests.servers.otlp import spans_in
 
@@ -39,7 +38,7 @@ def build(closing: Callable[[Exporter], Exporter]) -> Build:
 
 
 def stand_in(row: str) -> Any:
-    return declared(catalog.row(row))
+    return declared(row)
 
 
 def sent(exporter: Exporter, vendor: Vendor, spans: Any) -> list[Request]:

@@ -7,7 +7,8 @@
         kafka.brokers                     # host:port, in plain text, for anybody
         kafka.stop(); kafka.start()       # what was acknowledged is still there
 
-With ``certificates`` it has a second listener, ``kafka.secured``: TLS, and SASL PLAIN with ``USER`` and ``PASSWORD``.
+With ``certificates`` it has a second listener, ``kafka.secured``: TLS, and SASL by PLAIN or SCRAM-SHA-512 with ``USER``
+and ``PASSWORD``.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ class Kafka:
         (self._home / "log4j2.yaml").write_text(_LOGGING)
         try:
             words = ["format", "--standalone", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", self._home / "server.properties"]
+            words += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
             done = subprocess.run(
                 self._java("kafka.tools.StorageTool", *words), check=False, capture_output=True, text=True
             )
@@ -231,7 +233,10 @@ def _tls(certificates: Certificates) -> dict[str, str]:
     return {
         "ssl.keystore.type": "PEM",
         **{name: text.strip().replace("\n", "\\n") for name, text in inline.items()},
-        "listener.name.secured.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.secured.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+        "listener.name.secured.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
         "listener.name.secured.plain.sasl.jaas.config": (
             f"org.apache.kafka.common.security.plain.PlainLoginModule {login}"
         ),
