@@ -36,6 +36,9 @@ def start(settings: Settings) -> str:
         auth = "off (open to everybody)"
     content = "on" if settings.tracing.content else "off"
     facts = f"models: {shown or 'none'}  destinations: {destinations}  auth: {auth}  content: {content}"
+    if settings.receiver is not None:
+        bound = {"grpc": settings.receiver.grpc, "http": settings.receiver.http}
+        facts += "  receiver: " + ", ".join(f"{kind} {address}" for kind, address in bound.items() if address)
     lines = [f"otelgw {otelgw.__version__}  {url}  {facts}  state: {_short(settings.state_dir)}"]
     lines += [f"warning: {warning}" for warning in settings.warnings]
     example = _example(settings)
@@ -46,13 +49,13 @@ def start(settings: Settings) -> str:
 
 
 def _example(settings: Settings) -> str:
-    """Return a model that chats: the one that costs nothing where there is one."""
+    """Return a model that chats: the one that costs nothing where there is one, else the first."""
     chats = [
         deployment
         for deployment in settings.deployments
         if "*" not in deployment.alias and deployment.model_info.get("mode", "chat") == "chat"
     ]
-    chosen = min(chats, key=lambda deployment: (deployment.provider != "echo", deployment.alias), default=None)
+    chosen = min(chats, key=lambda deployment: deployment.provider != "echo", default=None)
     return chosen.alias if chosen is not None else ""
 
 

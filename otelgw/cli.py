@@ -55,6 +55,24 @@ def _with_command(arguments: list[str]) -> list[str]:
     return ["serve", *arguments]
 
 
+class _Command(argparse.ArgumentParser):
+    """A command whose words may stand before, between and after its flags, in every version of Python.
+
+    By itself argparse gives up on an optional word, such as the file of ``collector check``, once a flag has come.
+    """
+
+    _within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._within:
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="otelgw",
@@ -62,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"otelgw {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
     for command in COMMANDS:
         sub = commands.add_parser(command.name, help=command.help, description=command.help, allow_abbrev=False)
         for flag in of_command(command.name):
@@ -185,8 +203,8 @@ def _destinations(options: argparse.Namespace) -> int:
     from otelgw_exporters.errors import DestinationConfigError
 
     if options.name is None:
-        rows = [("DESTINATION", "LITELLM'S NAME", "DESCRIPTION")]
-        rows += [(row.name, ", ".join(row.callbacks), row.description) for row in catalog.ROWS]
+        rows = [("DESTINATION", "LITELLM'S CALLBACKS", "DESCRIPTION")]
+        rows += [(row.name, ", ".join(catalog.litellm_names(row)), row.description) for row in catalog.ROWS]
         _table(rows)
         return OK
     try:

@@ -85,6 +85,10 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         "no TLS is spoken there: write http:// in the endpoint, or take the server's TLS port",
     ),
     (
+        r"illegal (request|status) line|illegal header line",
+        "no HTTP/1 is spoken there: for OTLP over gRPC use the destination otlp_grpc, or the receiver's HTTP port",
+    ),
+    (
         r"Connection refused|ConnectError|connection attempts failed|Failed to connect|tcp connect error",
         "nobody listens there: mend host and port, or start the server",
     ),

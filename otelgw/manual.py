@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from otelgw_exporters import catalog
 from otelgw_exporters.rows import PROOFS, Option, Row
 
 __all__ = ["example", "page"]
@@ -14,8 +15,9 @@ _WIDE = 100
 def page(row: Row) -> Iterator[str]:
     """Yield the lines of a row's page."""
     yield f"{row.name}: {row.description}"
-    if row.callbacks:
-        yield f"LiteLLM's name: {', '.join(row.callbacks)}"
+    names = catalog.litellm_names(row)
+    if names:
+        yield f"LiteLLM's {'callback' if len(names) == 1 else 'callbacks'}: {', '.join(names)}"
     if row.proof in PROOFS:
         yield f"Tested against: {PROOFS[row.proof]}"
     yield ""
@@ -23,11 +25,11 @@ def page(row: Row) -> Iterator[str]:
     yield ""
     yield from (f"  {line}" if line else "" for line in example(row).splitlines())
     variables = [option for option in row.options if option.required and option.env]
-    if row.callbacks and len(variables) == sum(option.required for option in row.options):
+    if names and len(variables) == sum(option.required for option in row.options):
         yield ""
         yield "The same in LiteLLM's words, with the variables in the environment or in .env:"
         yield ""
-        yield f'  litellm_settings: {{callbacks: ["{row.callbacks[0]}"]}}'
+        yield f'  litellm_settings: {{callbacks: ["{names[0]}"]}}'
         yield from (f"  # {option.env[0]}: {option.description}" for option in variables)
     yield ""
     yield from _table(

@@ -16,6 +16,7 @@ __all__ = ["Answer", "Probe", "ProbeError", "probe"]
 _SHOWN = ("x-litellm-", "x-otelgw-")
 _TRACE = ("traceresponse", "server-timing")
 _MAX_SHOWN = 500
+_KEY = "otelgw test: give the key with --key, or as OTELGW_KEY"
 
 
 class ProbeError(OtelgwError):
@@ -85,7 +86,8 @@ def _cause(error: Exception) -> str:
 def _first_model(client: httpx.Client) -> str:
     response = client.get("/v1/models")
     if not response.is_success:
-        raise ProbeError(f"GET /v1/models: {response.status_code} {_text(response.content)}")
+        asked = f" ({_KEY})" if response.status_code == httpx.codes.UNAUTHORIZED else ""
+        raise ProbeError(f"GET /v1/models: {response.status_code} {_text(response.content)}{asked}")
     models = _field(_json(response.content), "data")
     names = [_field(model, "id") for model in models] if isinstance(models, list) else []
     name = next((name for name in names if isinstance(name, str) and name and "*" not in name), None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from otelgw import banner
-from otelgw.config.settings import Auth, Deployment, Destination, Server, Settings, Tracing
+from otelgw.config.settings import Auth, Deployment, Destination, Receiver, Server, Settings, Tracing
 
 
 def _model(alias: str, provider: str = "openai", **model_info: str) -> Deployment:
@@ -42,6 +42,8 @@ def test_the_first_line_says_where_it_is_and_what_it_does() -> None:
         ({"server": Server(host="::1")}, "http://[::1]:4000"),
         ({"state_dir": str(Path.home() / "x")}, "state: ~/x"),
         ({"warnings": ("no destination",)}, "warning: no destination"),
+        ({"receiver": Receiver()}, "receiver: grpc 127.0.0.1:4317, http 127.0.0.1:4318"),
+        ({"receiver": Receiver(grpc="")}, "receiver: http 127.0.0.1:4318"),
     ],
 )
 def test_what_an_operator_has_to_know_is_shown(changes: dict[str, object], expected: str) -> None:
@@ -88,12 +90,14 @@ def test_a_model_with_quotes_is_quoted_for_the_shell() -> None:
     ("deployments", "chosen"),
     [
         ((_model("a-gpt"), _model("echo", "echo")), "echo"),
-        ((_model("b"), _model("a")), "a"),
+        ((_model("b"), _model("a")), "b"),
         ((_model("embed", mode="embedding"), _model("talk")), "talk"),
         ((_model("gpt-*"), _model("z")), "z"),
     ],
 )
-def test_the_model_to_try_is_one_that_chats_and_costs_least(deployments: tuple[Deployment, ...], chosen: str) -> None:
+def test_the_model_to_try_is_the_first_that_chats_or_one_that_costs_nothing(
+    deployments: tuple[Deployment, ...], chosen: str
+) -> None:
     assert json.loads(_call(deployments=deployments)[-1])["model"] == chosen
 
 

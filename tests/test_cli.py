@@ -100,7 +100,7 @@ def test_an_open_bind_without_a_key_exits_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["bogus"], ["serve", "--bogus"], ["--port", "x"], ["check", "extra"], ["completion"], ["completion", "tcsh"],
-     ["destinations", "nowhere"], ["--server", "gunicorn"], ["--con", "x"]],
+     ["destinations", "nowhere"], ["--server", "gunicorn"], ["--con", "x"], ["collector", "check", "one", "two"]],
 )  # fmt: skip
 def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(arguments) == 2
@@ -128,6 +128,8 @@ def test_destinations_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -
     assert main(["destinations"]) == 0
     listed = capsys.readouterr().out
     assert {line.split()[0] for line in listed.splitlines()[1:]} >= {"console", "otlp_grpc", "otlp_http"}
+    assert any(line.split()[:3] == ["langfuse", "langfuse,", "langfuse_otel"] for line in listed.splitlines())
+    assert any(line.split()[:2] == ["gcs_bucket", "gcs_bucket"] for line in listed.splitlines())
     assert main(["destinations", "otlp_grpc"]) == 0
     shown = capsys.readouterr().out
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in shown
@@ -162,6 +164,25 @@ def test_a_terminal_gets_colours_unless_no_color_is_set(config: Path, no_color: 
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["check", "{file}", "--otelcol", "{program}"], ["check", "--otelcol", "{program}", "{file}"],
+     ["--otelcol", "{program}", "check", "{file}"]],
+)  # fmt: skip
+def test_a_file_may_stand_before_and_after_the_flags(
+    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, file = tmp_path / "otelcol", tmp_path / "collector.yaml"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    file.write_text(
+        "receivers: {otlp: {protocols: {http: {}}}}\nexporters: {debug: {}}\n"
+        "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n"
+    )
+    assert main(["collector", *(each.format(file=file, program=program) for each in arguments)]) == 0
+    assert f"{file} is valid" in capsys.readouterr().out
 
 
 def test_a_closed_pipe_is_no_accident(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from otelgw.config.flags import COMMANDS, FLAGS
 from otelgw.config.load import examine
+from otelgw_exporters import catalog
 from tests.servers.gateway import GatewayProcess
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,19 @@ def _anchors(page: Path) -> set[str]:
     """Heading anchors as code forges make them: lower case, punctuation dropped, spaces to hyphens."""
     titles = re.findall(r"^#+ +(.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_the_page_on_litellms_config_names_exactly_the_callbacks_that_are_sent() -> None:
+    text = (ROOT / "docs/how-to/use-a-litellm-config.md").read_text()
+    sent, absent = (re.search(rf"^\| {row}.*$", text, re.MULTILINE) for row in ("sent", "not there"))
+    assert sent is not None
+    assert absent is not None
+    names = {name for row in catalog.ROWS for name in catalog.litellm_names(row)}
+    assert set(re.findall(r"`(\w+)`", sent[0])) == names
+    assert (
+        set(re.findall(r"`(\w+)`", absent[0].replace("today's `lunary`", "").replace("`weave_otel`", ""))) - {"check"}
+        <= catalog.KNOWN_CALLBACKS
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

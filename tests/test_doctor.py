@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otelgw.cli import main
 from otelgw.config.load import load
@@ -20,7 +21,7 @@ from tests.exporters.stand_ins import Answer, Request, StandIn
 from tests.exporters.vendor import HttpVendor
 from tests.servers import require
 from tests.servers.collector import Collector, free_port
-from tests.servers.otlp import HttpAnswer, HttpReceiver
+from tests.servers.otlp import HttpAnswer, HttpReceiver, spans_in
 from tests.servers.postgres import Postgres
 from tests.servers.seaweedfs import BUCKET, KEY_ID, SECRET, SeaweedFs
 
@@ -90,6 +91,27 @@ def test_what_can_be_read_back_is(write: Write, database: Postgres, store: Seawe
         found = only(write(text))
         assert found.ok, found
         assert found.said.endswith(" and read back")
+
+
+def test_a_trace_is_looked_for_at_langfuse_until_it_is_there(write: Write) -> None:
+    asked: list[Request] = []
+
+    def answer(request: Request) -> Answer:
+        asked.append(request)
+        if request.method == "POST":
+            return Answer(200, {"content-type": "application/x-protobuf"})
+        if len(asked) < 4:  # Langfuse takes a trace first, and works it in later
+            return Answer(404, {"content-type": "application/json"}, b'{"message":"Trace not found"}')
+        (sent,) = spans_in([ExportTraceServiceRequest.FromString(asked[0].body)])[1:2]
+        return Answer(200, {}, json.dumps({"observations": [{"id": sent.span_id.hex()}]}).encode())
+
+    with HttpVendor(StandIn(accepted=answer)) as vendor:
+        text = f"- {{name: langfuse, endpoint: '{vendor.origin}', public_key: pk-lf-1, secret_key: CANARY-sk-lf}}"
+        found = only(write(text))
+    assert found.said.endswith(" and read back")
+    (trace,) = {span.trace_id.hex() for span in spans_in([ExportTraceServiceRequest.FromString(asked[0].body)])}
+    assert {(each.method, each.path) for each in asked[1:]} == {("GET", f"/api/public/traces/{trace}")}
+    assert all("content-encoding" not in each.headers and each.headers["authorization"] for each in asked[1:])
 
 
 def test_no_selection_keeps_the_trace_from_arriving_but_what_is_withheld_is(write: Write, tmp_path: Path) -> None:
@@ -240,6 +262,7 @@ def test_a_callback_that_raises_and_one_that_is_not_there(write: Write, tmp_path
         ("HTTP 404: The specified bucket does not exist", "make the bucket"),
         ("dns error: failed to lookup address information", "mend the endpoint"),
         ("gRPC UNAUTHENTICATED: bad key", "mend it"),
+        ("http://127.0.0.1:4317: illegal request line", "otlp_grpc"),
         ("HTTP 403: nope (the credentials lack the right to write: mend the destination's headers or key)", ""),
         ("out of cheese", ""),
     ],

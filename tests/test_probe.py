@@ -22,6 +22,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.models: Any = {"data": [{"id": "openai/*"}, {"id": "echo"}]}
+        self.models_status = 200
         self.status = 200
         self.answer: bytes = json.dumps(ANSWER).encode()
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
@@ -34,7 +35,7 @@ def gateway() -> Iterator[Gateway]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.reply(200, json.dumps(state.models).encode())
+            self.reply(state.models_status, json.dumps(state.models).encode())
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -91,6 +92,12 @@ def test_an_error_of_the_gateway_is_an_answer_that_is_not_ok(gateway: Gateway) -
 def test_an_answer_that_is_no_json_is_shown_as_it_is(gateway: Gateway, body: bytes) -> None:
     gateway.answer = body
     assert probe(Probe(gateway.url, model="m")).text == body.decode("utf-8", "replace")
+
+
+def test_without_a_key_the_flag_for_it_is_named(gateway: Gateway) -> None:
+    gateway.models_status = 401
+    with pytest.raises(ProbeError, match=r"GET /v1/models: 401 .*--key.*OTELGW_KEY"):
+        probe(Probe(gateway.url))
 
 
 @pytest.mark.parametrize("models", [[], {"data": []}, {"data": [{"id": "openai/*"}]}, {"data": [1, {"id": 2}]}, None])

@@ -26,7 +26,7 @@ from otelgw_exporters.rows import (
 if TYPE_CHECKING:
     from otelgw_exporters.delivery import Exporter
 
-__all__ = ["KNOWN_CALLBACKS", "ROWS", "Option", "Row", "build", "row"]
+__all__ = ["KNOWN_CALLBACKS", "ROWS", "Option", "Row", "build", "litellm_names", "row"]
 
 ROWS: tuple[Row, ...] = (
     *core.ROWS,
@@ -56,6 +56,11 @@ KNOWN_CALLBACKS: frozenset[str] = _CALLBACKS - {name for each in ROWS for name i
 """LiteLLM's callback names that are known and have no row here."""
 
 
+def litellm_names(each: Row) -> tuple[str, ...]:
+    """Return the callback names that LiteLLM has for what a row sends to; none where it has no such callback."""
+    return tuple(dict.fromkeys([each.name] * (each.name in _CALLBACKS) + [*each.callbacks]))
+
+
 def row(destination_type: str) -> Row:
     """Return the row of a destination type.
 
@@ -66,7 +71,7 @@ def row(destination_type: str) -> Row:
     if destination_type not in names:
         hint = meant(destination_type, names)
         raise DestinationConfigError(
-            f"there is no destination type {destination_type!r}{hint}; types: {', '.join(names)}"
+            f"there is no destination type {destination_type!r}{hint or '.'} Types: {', '.join(names)}"
         )
     return ROWS[names.index(destination_type)]
 

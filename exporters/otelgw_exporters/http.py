@@ -31,6 +31,7 @@ __all__ = ["AGAIN", "Answer", "Client", "Masked", "Tls", "classify", "client", "
 
 _ANSWER_LIMIT = 64 * 1024
 _IDLE = 30.0  # seconds for which an unused connection is kept
+_OF_A_BODY = ("content-encoding", "content-type")
 _STALE = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
@@ -154,16 +155,20 @@ def send(
     deadline: float,
     mask: Callable[[str], str],
     headers: Mapping[str, str] | None = None,
+    method: str = "POST",
 ) -> Answer | Reply:
-    """POST ``body``; return the answer, or a reply that says why there was none by ``deadline``."""
+    """Send ``body``; return the answer, or a reply that says why there was none by ``deadline``."""
     for fresh in (False, True):
         left = deadline - time.monotonic()
         if left <= 0:
             break
         try:
             request = http.build_request(
-                "POST", url, content=body, timeout=left, headers=headers, extensions={"trace": http.note}
+                method, url, content=body, timeout=left, headers=headers, extensions={"trace": http.note}
             )
+            if method == "GET":
+                for name in _OF_A_BODY:
+                    request.headers.pop(name, None)
             with suppress_instrumentation(), contextlib.closing(http.send(request, stream=True)) as got:
                 return Answer(got.status_code, got.headers, _read(got, deadline))
         except httpx.TimeoutException as error:

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanContext, TraceFlags, format_span_id, format_
 from otelgw_exporters import calls, document, http
 from otelgw_exporters.delivery import DONE, OPERATOR_DELAY, Outcome, Reply, Verdict, deliver_in_parts, to_outcome
 from otelgw_exporters.dialects import langfuse
-from otelgw_exporters.otlp_vendor import Shape, VendorExporter, joined, regional
+from otelgw_exporters.otlp_vendor import ReadableExporter, Shape, joined, regional
 from otelgw_exporters.posting import explanation, packed
 from otelgw_exporters.reading import Reading, iso_time
 
@@ -58,7 +58,7 @@ def _moved(context: SpanContext, trace: int) -> SpanContext:
     return SpanContext(trace, context.span_id, context.is_remote, context.trace_flags, context.trace_state)
 
 
-class LangfuseExporter(VendorExporter):
+class LangfuseExporter(ReadableExporter):
     """Langfuse. Keywords are the options of the catalog row ``langfuse``; what is missing is read from the environment.
 
     Raises:

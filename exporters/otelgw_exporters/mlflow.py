@@ -8,7 +8,7 @@ from typing import Any
 
 from otelgw_exporters import document, http
 from otelgw_exporters.delivery import Reply
-from otelgw_exporters.otlp_vendor import VendorExporter, joined
+from otelgw_exporters.otlp_vendor import ReadableExporter, joined
 from otelgw_exporters.posting import explanation
 
 __all__ = ["MlflowExporter"]
@@ -16,7 +16,7 @@ __all__ = ["MlflowExporter"]
 _EXPERIMENTS = "/api/2.0/mlflow/experiments"
 
 
-class MlflowExporter(VendorExporter):
+class MlflowExporter(ReadableExporter):
     """MLflow's tracking server. Keywords are the options of the catalog row ``mlflow``; what is missing is read from
     the environment.
 

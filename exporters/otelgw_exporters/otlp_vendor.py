@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from weakref import WeakKeyDictionary
 
 from opentelemetry.sdk.resources import Resource
@@ -27,10 +27,11 @@ from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, Singly, assemble, s
 from otelgw_exporters.reading import Reading
 from otelgw_exporters.rows import Pairs, Row, Wire
 
-__all__ = ["Shape", "VendorExporter", "filled", "joined", "regional", "secrets_of"]
+__all__ = ["ReadableExporter", "Shape", "VendorExporter", "filled", "joined", "regional", "secrets_of"]
 
 _NAME = re.compile(r"\{(\w+)\}")
 _BASIC = "basic:"
+_OK = 200
 _REFUSED = 400  # HTTP statuses from here on
 
 
@@ -244,6 +245,25 @@ class VendorExporter(Exporter):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {http.origin(self._url)}>"
+
+
+class ReadableExporter(VendorExporter):
+    """A vendor whose traces can be read with the key that writes them, at its row's ``wire.trace``."""
+
+    def read_back(self, spans: Sequence[ReadableSpan], deadline: float) -> str:
+        """Return nothing if every generation of ``spans`` is there; else what is wrong."""
+        base = self._url.removesuffix(self._wire.path)
+        quoted = {name: quote(value, safe="") for name, value in self.options.items() if isinstance(value, str)}
+        for call in calls.calls(spans):
+            trace, span_id = f"{call.span.context.trace_id:032x}", call.span.context.span_id.to_bytes(8, "big")
+            path = filled(self._wire.trace, {**quoted, "trace": trace}) or ""
+            answer = http.send(self._http, base + path, b"", deadline, self.mask, method="GET")
+            if isinstance(answer, Reply):
+                return answer.reason
+            forms = (span_id.hex().encode(), base64.b64encode(span_id))
+            if answer.status != _OK or not any(form in answer.body for form in forms):
+                return f"the trace {trace} is not there yet (HTTP {answer.status})"
+        return ""
 
 
 def _split_scopes(spans: Sequence[EncodedSpan], max_bytes: int) -> list[Sequence[EncodedSpan]]:

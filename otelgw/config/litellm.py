@@ -276,7 +276,7 @@ def _tracing(
     def chosen(name: str, own: Any, standard: Any, fallback: Any) -> Any:
         return own if name in given else fallback if standard is None else standard
 
-    if not targets and not tenants and not environment.disabled:
+    if not targets and not tenants and not environment.disabled and not context.findings.errors:
         context.findings.warn((), ADD_ONE, strict=False)
     headers = section.capture_headers
     return Tracing(

@@ -166,8 +166,8 @@ def _default(value: Any) -> str:
 
 def _destination(row: catalog.Row) -> Iterator[str]:
     yield f"### `{row.name}`\n"
-    names = f" LiteLLM's name: {', '.join(f'`{each}`' for each in row.callbacks)}." if row.callbacks else ""
-    yield f"{row.description}.{names}\n"
+    names = ", ".join(f"`{each}`" for each in catalog.litellm_names(row))
+    yield f"{row.description}.{f' LiteLLM callback: {names}.' if names else ''}\n"
     yield from _table(
         ("option", "type", "meaning", "variables", "default"),
         (

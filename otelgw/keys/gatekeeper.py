@@ -76,13 +76,13 @@ class Gatekeeper:
 
     @property
     def table(self) -> Table:
-        """The counters of this machine; the file is made when it is first needed.
-
-        Raises:
-            OSError: it cannot be.
-        """
+        """The counters of this machine, made when they are first needed; of this worker if the disk has no room."""
         if self._mapped is None:
-            self._mapped = Table(self._state_dir / "limits.table")
+            try:
+                self._mapped = Table(self._state_dir / "limits.table")
+            except OSError as error:
+                log.error("limits.table: %s; every worker counts for itself", error.strerror)  # noqa: TRY400
+                self._mapped = Table(None)
         return self._mapped
 
     @property
@@ -250,11 +250,14 @@ class Gatekeeper:
 
     async def _save(self) -> None:
         """Write what was spent to the store, unless another worker is doing it: it would be counted twice."""
-        if self._saver < 0:
-            self._saver = os.open(self._state_dir / "limits.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            if self._saver < 0:
+                self._saver = os.open(self._state_dir / "limits.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._saver, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            return
+        except OSError as error:
+            self._tell(f"what was spent cannot be written down yet: {error}")
             return
         try:
             for subject in list(self._unsaved.values()):

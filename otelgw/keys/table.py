@@ -30,6 +30,7 @@ _GENERATION = struct.Struct("<Q")
 _GENERATION_AT = 8
 _SLOT = 128
 _SLOTS = 65_536
+_SIZE = _HEADER + _SLOTS * _SLOT
 _PROBES = 64
 _IDLE = 3600.0  # seconds after which a slot may be another subject's
 _INSERTING = 0  # the byte that is locked while a slot is given to a subject
@@ -77,31 +78,31 @@ class Refusal(NamedTuple):
 
 
 class Table:
-    """The file at ``path``, made if it is not there. One per process; not for threads."""
+    """The file at ``path``, made if it is not there. One per process; not for threads.
 
-    def __init__(self, path: Path) -> None:
-        size = _HEADER + _SLOTS * _SLOT
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, _INSERTING)
-            if os.fstat(descriptor).st_size != size or os.pread(descriptor, len(_MAGIC), 0) != _MAGIC:
-                os.ftruncate(descriptor, 0)
-                os.ftruncate(descriptor, size)  # sparse: what is not used takes no room
-                os.pwrite(descriptor, _MAGIC, 0)
-            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, _INSERTING)
-            self._map = mmap.mmap(descriptor, size)
-        except BaseException:
-            os.close(descriptor)
-            raise
+    Without a path the counters are this process's own: for a machine whose disk has no room for them.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         # Closing any descriptor of a file lets go of a process's locks on it: this one stays open.
-        self._descriptor = descriptor
+        self._descriptor = -1 if path is None else _opened(path)
+        try:
+            self._map = mmap.mmap(self._descriptor, _SIZE)
+        except BaseException:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+            raise
         self._places: dict[str, int] = {}
         self.full = 0
         """Requests that were let through uncounted, because there was no slot for their key."""
 
     def close(self) -> None:
         self._map.close()
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     @property
     def generation(self) -> int:
@@ -211,7 +212,7 @@ class Table:
     @contextlib.contextmanager
     def _locked(self, places: Sequence[int]) -> Iterator[None]:
         """Hold the slots' locks, taken in one order by everybody so that nobody waits in a circle."""
-        taken = sorted(set(places))
+        taken = sorted(set(places)) if self._descriptor >= 0 else []
         for place in taken:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, place)
         try:
@@ -219,6 +220,24 @@ class Table:
         finally:
             for place in taken:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, place)
+
+
+def _opened(path: Path) -> int:
+    """Return a descriptor of the file, which has all its room: writing to a map of one that has not would be deadly on
+    a full disk."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, _INSERTING)
+        if os.fstat(descriptor).st_size != _SIZE or os.pread(descriptor, len(_MAGIC), 0) != _MAGIC:
+            os.ftruncate(descriptor, 0)
+            for start in range(0, _SIZE, _HEADER):
+                os.pwrite(descriptor, bytes(_HEADER), start)
+            os.pwrite(descriptor, _MAGIC, 0)
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, _INSERTING)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _identity(name: str) -> bytes:

@@ -12,6 +12,8 @@ import httpx
 import openai
 import pytest
 
+from otelgw.config.load import load
+from otelgw.doctor import diagnose
 from tests.servers import mlflow, phoenix, require
 from tests.servers.gateway import GatewayProcess
 from tests.servers.process import Process
@@ -228,3 +230,15 @@ def test_mlflow_shows_that_a_trace_failed_and_which_span_and_why(to_mlflow: Plat
     assert statuses[f"chat {MODEL}"]["code"] == "STATUS_CODE_ERROR"
     assert statuses[f"chat {MODEL}"]["message"] == "the model is not amused"
     assert found["trace_info"]["state"] == "ERROR"
+
+
+@pytest.mark.parametrize("name", ["phoenix", "mlflow"])
+def test_the_doctor_finds_its_trace_there(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    platform: Platform = request.getfixturevalue(f"to_{name}")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"otelgw: {{destinations: [{{name: {name}, endpoint: '{platform.server.url}'}}]}}\n")
+
+    (found,) = diagnose(load(str(config), {"HOME": str(tmp_path)}))
+
+    assert found.ok, found
+    assert found.said.endswith(" and read back")

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from otelgw.tracing.record import Record
+from otelgw.tracing.record import Record, capture_whole
 from otelgw_exporters.callback import CallbackExporter
 from otelgw_exporters.delivery import Exporter, Outcome
 from otelgw_exporters.errors import DestinationConfigError
@@ -168,6 +169,24 @@ def test_every_hook_is_given_what_litellm_gives_it(make: Make, recorded: Callabl
     assert facts["whole"]["choices"][0]["message"]["content"] == "Hello! How can I assist you today?"
 
 
+def text_completion() -> Record:
+    """Return the record of a call of the older API, whose answer is text."""
+    asked = b'{"model": "gpt", "prompt": "Once upon"}'
+    answer = {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "created": 1,
+        "model": "gpt-3.5-turbo-instruct",
+        "choices": [{"index": 0, "text": " a time", "finish_reason": "stop", "logprobs": None}],
+        "usage": {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4},
+    }
+    made = record()
+    target = msgspec.structs.replace(made.target, operation="text_completion", dialect="openai_completions")
+    held = {"request": asked, "response": json.dumps(answer).encode()}
+    bodies = {name: capture_whole(body, "application/json") for name, body in held.items()}
+    return record(target=target, route="/v1/completions", path="/v1/completions", **bodies)
+
+
 @pytest.mark.parametrize(
     ("made", "kind", "call_type"),
     [
@@ -177,9 +196,10 @@ def test_every_hook_is_given_what_litellm_gives_it(make: Make, recorded: Callabl
             "acompletion",
         ),
         (scenarios()["embeddings"], "EmbeddingResponse", "aembedding"),
+        (text_completion(), "TextCompletionResponse", "atext_completion"),
     ],
 )
-def test_streams_and_embeddings_have_their_response(
+def test_streams_embeddings_and_completions_have_their_response(
     make: Make, recorded: Callable[[], list[Any]], made: Record, kind: str, call_type: str
 ) -> None:
     deliver(make("recorder.instance"), build(made))
@@ -190,6 +210,8 @@ def test_streams_and_embeddings_have_their_response(
     if call_type == "aembedding":
         assert isinstance(facts["input"][0], str)
         assert facts["whole"]["data"][0]["embedding"]
+    if call_type == "atext_completion":
+        assert facts["whole"]["choices"][0]["text"] == " a time"
 
 
 def test_a_failure_has_an_exception_of_litellms_and_no_response(make: Make, recorded: Callable[[], list[Any]]) -> None:

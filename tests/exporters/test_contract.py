@@ -462,7 +462,7 @@ def test_a_credential_that_the_vendor_repeats_is_shown_to_nobody(
             return stand_in.error(status, " ".join(sorted(told)))
 
         vendor.answers(echo)
-        shown += repr(deliver(exporter))
+        shown += repr(deliver(exporter, request_spans(1)))
 
     assert vendor.arrived
     assert [word for word in told if word in shown + caplog.text] == []

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
 
 from otelgw_exporters import semconv
 from otelgw_exporters.delivery import Exporter
@@ -20,6 +21,8 @@ from otelgw_exporters.reading import Reading
 from tests.exporters.requests_told import TOLD
 from tests.exporters.samples import context, span
 from tests.servers.otlp import HttpReceiver
+from tests.tracing.records import scenarios
+from tests.tracing.test_spans import build
 
 
 @pytest.mark.parametrize(
@@ -118,3 +121,17 @@ def test_whatever_a_span_holds_it_is_told_without_an_exception(name: str, attrib
 
     TABLES[name].attributes(Reading(foreign(held)))
     TABLES[name].attributes(Reading(span(1, {"otelgw.call_id": "1", **attributes})), Reading(foreign(held)))
+
+
+@pytest.mark.parametrize("name", ["model_not_found", "refused_by_upstream", "success"])
+def test_the_root_of_a_failed_request_has_failed_where_the_vendor_goes_by_it(name: str) -> None:
+    server, *rest = build(scenarios()[name])
+    generation = rest[0] if rest else None
+    expected = StatusCode.UNSET if name == "success" else StatusCode.ERROR
+    assert server.status.is_unset
+
+    told = Shape("mlflow")(server, generation).status
+
+    assert told.status_code is expected
+    assert bool(told.description) == (name != "success")
+    assert Shape("openinference")(server, generation).status.is_unset

@@ -304,3 +304,17 @@ def test_a_store_that_cannot_be_asked_is_no_reason_to_refuse_a_known_key(
         assert (broken.status_code, broken.json()["error"]["code"]) == (503, "keys_unavailable")
         assert broken.headers["retry-after"] == "5"
         assert admin.post("/key/generate", {}, 503)["error"]["code"] == "keys_unavailable"
+
+
+def test_a_disk_without_room_for_the_counters_refuses_nobody(
+    upstream: ScriptedUpstream, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "limits.table").mkdir()
+    rows = [deployment(upstream.url)]
+    with RunningGateway(rows, auth=AUTH, state_dir=str(tmp_path)) as running, Admin(running.url) as admin:
+        key = admin.key(rpm_limit=2)
+        assert [admin.ask(key).status_code for _ in range(3)] == [200, 200, 429]
+        admin.post("/key/delete", {"keys": [key]})
+        assert admin.ask(key).status_code == 401
+
+    assert "every worker counts for itself" in caplog.text

@@ -98,12 +98,19 @@ def test_a_clock_that_was_set_back_begins_a_new_minute(table: Table) -> None:
     assert isinstance(table.take([THREE], NOW - 1000), list)
 
 
-def test_the_file_is_its_owners_and_takes_no_room_that_is_not_used(tmp_path: Path, table: Table) -> None:
-    table.take([THREE], NOW)
+def test_the_file_is_its_owners_and_has_all_its_room(tmp_path: Path, table: Table) -> None:
     state = (tmp_path / "limits.table").stat()
 
     assert stat.S_IMODE(state.st_mode) == 0o600
-    assert state.st_blocks * 512 < state.st_size / 10
+    assert state.st_blocks * 512 >= state.st_size
+
+
+def test_without_a_file_a_worker_counts_for_itself() -> None:
+    with contextlib.closing(Table(None)) as one, contextlib.closing(Table(None)) as other:
+        assert [isinstance(one.take([THREE], NOW), list) for _ in range(4)] == [True, True, True, False]
+        assert isinstance(other.take([THREE], NOW), list)
+        one.changed()
+        assert (one.generation, other.generation) == (1, 0)
 
 
 def test_a_file_of_another_layout_is_begun_anew(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ class Wire:
         ``all``, or ``generations``: what else a request has is not for this vendor.
     one_scope
         a request holds the spans of one resource and scope.
+    trace
+        where a trace can be read with the key that writes it, in the place of ``path``; ``{trace}`` is its id in hex.
     """
 
     path: str
@@ -77,6 +79,7 @@ class Wire:
     attributes: Pairs = ()
     spans: Literal["all", "generations"] = "all"
     one_scope: bool = False
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ def otlp_variables(name: str, *litellm: str) -> tuple[str, ...]:
 
 
 PROOFS: Mapping[str, str] = {
-    "server": "the real server: sent there and read back",
+    "server": "the real thing (server, file, code): sent there and read back",
     "validator": "the vendor's own validator or agent takes what is sent",
     "sdk": "the vendor's SDK was captured, and what is sent is held against it",
     "contract": "what is sent is held against the vendor's published schema",

@@ -23,6 +23,7 @@ ROWS: tuple[Row, ...] = (
             Option("color", "flag", "colours in the tree; NO_COLOR turns them off", True, env=("NO_COLOR",)),
             *SHAPE,
         ),
+        proof="server",
     ),
     Row(
         "otlp_grpc",
@@ -49,6 +50,7 @@ ROWS: tuple[Row, ...] = (
         callbacks=("otel",),
         params_key="otel",
         tenant=True,
+        proof="server",
     ),
     Row(
         "otlp_http",
@@ -74,6 +76,7 @@ ROWS: tuple[Row, ...] = (
         ),
         params_key="otel",
         tenant=True,
+        proof="server",
     ),
     Row(
         "file",
@@ -118,5 +121,6 @@ ROWS: tuple[Row, ...] = (
             ),
             *SHAPE,
         ),
+        proof="server",
     ),
 )

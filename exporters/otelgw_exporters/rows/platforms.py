@@ -100,6 +100,7 @@ ROWS: tuple[Row, ...] = (
             ),
             regions=tuple(_LANGFUSE.items()),
             attributes=(("langfuse.environment", "{environment}"), ("langfuse.release", "{release}")),
+            trace="/api/public/traces/{trace}",
         ),
     ),
     Row(
@@ -119,6 +120,7 @@ ROWS: tuple[Row, ...] = (
             "openinference",
             headers=(("authorization", "Bearer {api_key}"),),
             resource=(("openinference.project.name", "{project}"),),
+            trace="/v1/projects/{project}/spans?limit=100&trace_id={trace}",
         ),
     ),
     Row(
@@ -347,6 +349,7 @@ ROWS: tuple[Row, ...] = (
             "/v1/traces",
             "mlflow",
             headers=(("authorization", "basic:{username}:{password}"), ("authorization", "Bearer {token}")),
+            trace="/api/3.0/mlflow/traces/get?allow_partial=false&trace_id=tr-{trace}",
         ),
     ),
     Row(
