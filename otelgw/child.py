@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from otelgw.config.env import process_environment
 from otelgw.config.settings import Settings
 from otelgw.process import pack
 
@@ -19,6 +20,8 @@ WORKER = "worker"
 PIPELINE = "pipeline"
 RECEIVER = "receiver"
 _MODULES = {WORKER: "otelgw.worker", PIPELINE: "otelgw.pipeline_main", RECEIVER: "otelgw.receiver_main"}
+# gRPC's core writes lines of its own to standard error, one for each failed try; what matters we say ourselves.
+_QUIET = {"GRPC_VERBOSITY": "NONE"}
 _FIRST_BACKOFF = 0.1
 _LAST_BACKOFF = 10.0
 _HEALTHY_AFTER = 30.0  # a child that lived this long starts its back-off anew
@@ -68,7 +71,7 @@ class Child:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _MASTERS)
         try:
             self.process = subprocess.Popen(  # noqa: S603 - ourselves
-                command, stdin=subprocess.PIPE, pass_fds=passed, bufsize=0
+                command, stdin=subprocess.PIPE, pass_fds=passed, bufsize=0, env=_QUIET | process_environment()
             )
         except OSError:
             os.close(reader)

@@ -145,6 +145,12 @@ def _check(options: argparse.Namespace) -> int:
 
     strict = bool(_chosen(options, "check").get("strict"))
     report = check(options.config, _environment(), _flags(options), strict=strict)
+    if report.ok:
+        from otelgw.config.load import load
+        from otelgw.construction import problems
+
+        settings = load(options.config, _environment(), _flags(options))
+        report = report._replace(errors=tuple(problems(settings)))
     _print_report(report)
     return OK if report.ok else USAGE
 

@@ -24,6 +24,7 @@ from types import FrameType
 from otelgw import banner, logs
 from otelgw.child import PIPELINE, RECEIVER, WORKER, Child
 from otelgw.config.settings import Settings
+from otelgw.construction import asked
 from otelgw.errors import ConfigError, StartError
 
 __all__ = ["Supervisor", "bind", "lock_state", "run"]
@@ -242,6 +243,12 @@ class Supervisor:
             return
         except Exception:
             log.exception("reload failed, the old configuration stays")
+            return
+        wrong = asked(settings)
+        for problem in wrong:
+            log.error("reload refused: %s", problem)
+        if wrong:
+            log.error("the old configuration stays: of the new one's destinations %d cannot be made", len(wrong))
             return
         fresh = self._planned(settings)
         workers = [child for child in fresh if child.role == WORKER]

@@ -391,7 +391,7 @@ def test_a_reload_brings_new_models_and_breaks_nothing(start: Start, upstream: S
                     if reply.status_code != 200:
                         failures.append(reply.text)
 
-    callers = [threading.Thread(target=load) for _ in range(4)]
+    callers = [threading.Thread(target=load, daemon=True) for _ in range(4)]
     for caller in callers:
         caller.start()
     old = gateway.children(WORKER)
@@ -452,6 +452,21 @@ def test_a_reload_can_change_the_destinations_and_the_number_of_workers(
     ok, failed = call(gateway), call(gateway, model="nowhere")
     gateway.wait_until(lambda: failed.headers["x-otelgw-trace-id"] in traces(gateway), 20)
     assert ok.headers["x-otelgw-trace-id"] not in traces(gateway)
+    assert gateway.stop() == 0
+
+
+def test_a_reload_with_a_destination_that_cannot_be_made_changes_nothing(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    gateway = start()
+    pipelines = gateway.children(PIPELINE)
+    broken = "{name: s3, bucket: b, region: eu-west-1, access_key_id: half-of-an-identity}"
+    gateway.config.write_text(config(upstream.url, destination=broken))
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_until(lambda: "the old configuration stays" in log(gateway), 20)
+    arrived = call(gateway).headers["x-otelgw-trace-id"]
+    gateway.wait_until(lambda: arrived in traces(gateway), 20)
+    assert gateway.children(PIPELINE) == pipelines
     assert gateway.stop() == 0
 
 
