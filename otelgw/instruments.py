@@ -134,9 +134,7 @@ INSTRUMENTS: Mapping[str, Instrument] = {
         Instrument("otelgw.spool.limit", "updown", "By", "Bytes that the spool may take."),
         Instrument("otelgw.spool.undecodable_records", "counter", "{record}", "Records that could not be decoded."),
         Instrument("otelgw.spool.quarantined_records", "counter", "{record}", "Records that are not tried any more."),
-        Instrument(
-            "otelgw.spool.newer_records", "counter", "{record}", "Records of a newer otelgw, set aside."
-        ),
+        Instrument("otelgw.spool.newer_records", "counter", "{record}", "Records of a newer otelgw, set aside."),
         Instrument(
             "otelgw.spool.given_up_records", "counter", "{record}", "Records of a newer otelgw that had to make room."
         ),

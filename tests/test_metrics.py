@@ -213,7 +213,11 @@ EXPORTED = {
     *(each.instrument.name for each in of_health(health())),
     *(each.instrument.name for each in Metrics().families()),
 }
-ELSEWHERE = {name for name in INSTRUMENTS if name.startswith(("otelgw.http.", "otelgw.keys.", "otelgw.receiver.", "otelgw.tenants."))} | {
+ELSEWHERE = {
+    name
+    for name in INSTRUMENTS
+    if name.startswith(("otelgw.http.", "otelgw.keys.", "otelgw.receiver.", "otelgw.tenants."))
+} | {
     "otelgw.spool.unwritten_records",
     "otelgw.spool.failed_syncs",
     "otelgw.metrics.exports",

@@ -43,7 +43,8 @@ def test_what_was_never_sealed_is_refused_as_such(text: str) -> None:
 def test_a_changed_text_does_not_open() -> None:
     sealed = SEALER.seal({"k": "v"}, "team:a")
     for at in range(3, len(sealed), 7):
-        changed = sealed[:at] + ("A" if sealed[at] != "A" else "B") + sealed[at + 1 :]
+        # A letter of base64 whose bits differ in the upper ones: the last letter's lower bits mean nothing.
+        changed = sealed[:at] + ("A" if sealed[at] not in "ABCDEFGHIJKLMNOP" else "z") + sealed[at + 1 :]
         with pytest.raises(SealError):
             SEALER.open(changed, "team:a")
 
