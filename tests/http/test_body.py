@@ -71,7 +71,7 @@ def test_a_caller_that_leaves_while_sending_is_noticed() -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "body"),
-    [("gzip", gzip.compress(b"hello")), ("deflate", zlib.compress(b"hello")), ("identity", b"hello"), ("", b"hello")],
+    [("gzip", gzip.compress(b"hello", mtime=0)), ("deflate", zlib.compress(b"hello")), ("identity", b"hello"), ("", b"hello")],
 )
 def test_compressed_bodies_are_read(encoding: str, body: bytes) -> None:
     assert decompress(body, encoding, 10) == b"hello"
@@ -80,9 +80,9 @@ def test_compressed_bodies_are_read(encoding: str, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("encoding", "body", "status"),
     [
-        ("gzip", gzip.compress(b"x" * 1000), 413),
+        ("gzip", gzip.compress(b"x" * 1000, mtime=0), 413),
         ("gzip", b"no gzip", 400),
-        ("gzip", gzip.compress(b"hello")[:-9], 400),
+        ("gzip", gzip.compress(b"hello", mtime=0)[:-9], 400),
         ("br", b"x", 415),
         ("gzip, gzip", b"x", 415),
     ],
