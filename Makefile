@@ -5,6 +5,8 @@ SHELL = /bin/sh
 
 VENV ?= .venv
 ARGS ?=
+# Most of what tests do is to wait for servers, so a few of them share the cores; a file's tests stay together.
+JOBS ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
@@ -30,7 +32,7 @@ run: $(INSTALLED) ## install into .venv and start the gateway on 127.0.0.1:4000,
 	@exec $(BIN)/otelgw serve $(ARGS)
 
 test: $(INSTALLED_DEV) ## install the development tools too and run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 servers: $(INSTALLED_DEV) ## get the real servers that some tests need (needs Go, npm and Maven; 15 minutes the first time)
 	@$(BIN)/python -m tests.servers build $(ARGS)
