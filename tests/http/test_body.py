@@ -71,7 +71,12 @@ def test_a_caller_that_leaves_while_sending_is_noticed() -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "body"),
-    [("gzip", gzip.compress(b"hello", mtime=0)), ("deflate", zlib.compress(b"hello")), ("identity", b"hello"), ("", b"hello")],
+    [
+        ("gzip", gzip.compress(b"hello", mtime=0)),
+        ("deflate", zlib.compress(b"hello")),
+        ("identity", b"hello"),
+        ("", b"hello"),
+    ],
 )
 def test_compressed_bodies_are_read(encoding: str, body: bytes) -> None:
     assert decompress(body, encoding, 10) == b"hello"
