@@ -23,8 +23,8 @@ def raw_deflate(body: bytes) -> bytes:
     [
         ("", TEXT),
         ("identity", TEXT),
-        ("gzip", gzip.compress(TEXT)),
-        ("GZIP", gzip.compress(TEXT[:700]) + gzip.compress(TEXT[700:])),
+        ("gzip", gzip.compress(TEXT, mtime=0)),
+        ("GZIP", gzip.compress(TEXT[:700], mtime=0) + gzip.compress(TEXT[700:], mtime=0)),
         ("deflate", zlib.compress(TEXT)),
         ("deflate", raw_deflate(TEXT)),
     ],
