@@ -39,6 +39,7 @@ _NOTHING = Told()
 DEFAULT_TAGS = "_default_tags"
 _BASE_URL = "PROXY_BASE_URL"
 _NO_URL = "OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_ENDPOINT is no URL"
+_BUILT_IN = {"prometheus": "`/metrics` is always there; nothing has to be turned on"}
 _EVENTS = (("callbacks", "all"), ("success_callback", "success"), ("failure_callback", "failure"))
 
 
@@ -195,6 +196,8 @@ def _is_destination(name: str, location: Location, context: Context) -> bool:
             f"`{name}` is not available here, and without it content would be recorded unmasked. Remove it, and say "
             "in `otelgw.redact` what is to be taken out, or set turn_off_message_logging: true",
         )
+    elif name in _BUILT_IN:
+        context.findings.ignore(location, _BUILT_IN[name])
     elif name in catalog.KNOWN_CALLBACKS:
         context.findings.warn(location, _unavailable(name))
     elif python_callbacks.is_python(name):

@@ -228,6 +228,13 @@ def test_a_destination_of_a_later_version_is_a_clear_warning(examine_text: Exami
         assert outcome.findings.strict[0].endswith(message)
 
 
+def test_what_is_built_in_is_said_and_is_no_destination(examine_text: Examine) -> None:
+    outcome = examine_text("litellm_settings: {callbacks: [prometheus]}")
+    assert names(outcome) == []
+    assert (outcome.findings.errors, outcome.findings.strict) == ((), ())
+    assert any("`/metrics` is always there" in line for line in outcome.findings.ignored)
+
+
 @pytest.mark.parametrize("environment", [{}, {"OTEL_EXPORTER": "console"}, {"OTEL_EXPORTER": "otlp_http"}])
 def test_message_logging_off_withholds_content_from_what_otel_means(only: Any, environment: dict[str, str]) -> None:
     text = "litellm_settings: {callbacks: [otel]}\ncallback_settings: {otel: {message_logging: False}}"
