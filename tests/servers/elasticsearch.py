@@ -105,8 +105,11 @@ class SearchNode(Process):
     def documents(self, pattern: str) -> list[dict[str, Any]]:
         """Return what the indices and data streams of ``pattern`` hold, up to 1000 documents."""
         self.ask("POST", f"/{pattern}/_refresh?ignore_unavailable=true")
-        found = self.ask("POST", f"/{pattern}/_search?ignore_unavailable=true", {"size": 1000})
-        return [hit["_source"] | {"_id": hit["_id"]} for hit in found["hits"]["hits"]]
+        answer = self._http.post(f"/{pattern}/_search?ignore_unavailable=true", json={"size": 1000})
+        if answer.status_code == 503:  # the index was made a moment ago, and its shard is still being started
+            return []
+        assert answer.is_success, answer.text
+        return [hit["_source"] | {"_id": hit["_id"]} for hit in answer.json()["hits"]["hits"]]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
