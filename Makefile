@@ -5,8 +5,8 @@ SHELL = /bin/sh
 
 VENV ?= .venv
 ARGS ?=
-# Most of what tests do is to wait for servers, so a few of them share the cores; a file's tests stay together.
-JOBS ?= 3
+# Most of what tests do is to wait for servers, so two of them run at a time; a file's tests stay together.
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed

@@ -30,7 +30,7 @@ def decode(payload: bytes) -> list[ReadableSpan]:
     return [ReadableSpan(payload.decode(), context=SpanContext(1, identity, is_remote=False), resource=RESOURCE)]
 
 
-def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import socket
@@ -27,6 +29,7 @@ __all__ = ["Collector", "build", "find", "free_port"]
 
 MANIFEST = Path(__file__).parents[2] / "collector" / "builder.yaml"
 PROGRAM = "otelcol-otelgw"
+_PORTS = itertools.count(os.getpid() * 7)
 _LIMIT = 30.0  # seconds until it must be ready, or have printed what is waited for
 
 
@@ -51,10 +54,17 @@ def _build(scratch: Path) -> Path:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nobody listens on.
+
+    It is none that the system gives out by itself, and each process that tests run in has its own ones: between
+    this and the listening nobody else takes it.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    while True:
+        port = 12_000 + 2_400 * worker + next(_PORTS) % 2_400
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Collector:

@@ -42,6 +42,7 @@ from otelgw.spool import Intent
 from otelgw.tracing.limits import AttributeLimits
 from otelgw.tracing.record import Record, decode
 from otelgw.tracing.spans import build as build_spans
+from tests.servers.collector import free_port
 
 __all__ = ["GatewayProcess", "MemorySpool", "RunningGateway", "deployment", "free_port"]
 
@@ -64,11 +65,6 @@ def deployment(url: str, alias: str = "gpt-4o-mini", **changes: Any) -> Deployme
         timeouts=Timeouts(connect=2, first_byte=5, idle=5, total=20),
     )
     return replace(row, **changes)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class MemorySpool:
