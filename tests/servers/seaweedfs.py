@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -46,9 +47,10 @@ def build() -> Path:
 
 
 def _pairs(count: int) -> list[int]:
-    """Return free loopback ports whose gRPC ports are free, too."""
+    """Return free loopback ports whose gRPC ports are free, too; each process of tests has its own ones."""
     found: list[int] = []
-    for port in range(20_000, 50_000, 7):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    for port in range(20_000 + 340 * worker, 22_700, 7):
         numbers = (("127.0.0.1", port), ("127.0.0.1", port + _GRPC))
         with contextlib.suppress(OSError), socket.create_server(numbers[0]), socket.create_server(numbers[1]):
             found.append(port)
