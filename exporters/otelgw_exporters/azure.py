@@ -11,7 +11,7 @@ from typing import Any
 
 from otelgw_exporters import catalog, http, options, tokens
 from otelgw_exporters.blob import RETRY, BlobExporter, Provider, Store, client_options, obstore_of
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import DestinationConfigError, naming
 
 __all__ = ["AzureStorageExporter"]
 
@@ -52,13 +52,9 @@ class AzureStorageExporter(BlobExporter):
     """
 
     def __init__(self, *, name: str = "azure_storage", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("azure_storage"), given)
             super().__init__(name, chosen, _store(name, chosen))
-        except DestinationConfigError as error:
-            if str(error).startswith("destination "):
-                raise
-            raise DestinationConfigError(f"destination {name}: {error}") from None
 
 
 def _store(name: str, chosen: Mapping[str, Any]) -> Store:

@@ -17,14 +17,13 @@ from opentelemetry.trace import format_span_id
 from otelgw_exporters import blob_columns, blob_keys, payload, semconv
 from otelgw_exporters.base64_files import stripped
 from otelgw_exporters.calls import Call
-from otelgw_exporters.delivery import Verdict, let_others_run
+from otelgw_exporters.delivery import UNUSABLE, Verdict, let_others_run
 from otelgw_exporters.errors import DestinationConfigError
 from otelgw_exporters.otlp_wire import Encoder, assemble, split, to_json
 
 __all__ = ["Blob", "Layout", "Made"]
 
 _OTLP_LINE = 400_000  # bytes of protobuf, which JSON doubles: the Collector's file receivers take lines of 1 MiB
-_UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _SUFFIXES = {"gzip": ".gz", "zstd": ".zst", "none": ""}
 _KINDS = {"gzip": "application/gzip", "zstd": "application/zstd", "none": "application/x-ndjson"}
 
@@ -100,7 +99,7 @@ class Layout:
                 data = payload.encoded(call)
                 whole = call.server if call.server is not None else call.span
                 yield call, whole, stripped(data) if self._strip else data
-            except _UNUSABLE as error:
+            except UNUSABLE as error:
                 verdicts |= dict.fromkeys(call.positions, _unusable(error))
 
     def _calls(self, spans: Sequence[ReadableSpan], verdicts: dict[int, Verdict]) -> Iterator[_Entry]:
@@ -126,7 +125,7 @@ class Layout:
             about = next((span for span in members if semconv.OTELGW_TEAM_ID in (span.attributes or {})), members[0])
             try:
                 lines = [to_json(assemble(run)) for run in split([self._encode(span) for span in members], _OTLP_LINE)]
-            except _UNUSABLE as error:
+            except UNUSABLE as error:
                 verdicts |= dict.fromkeys(positions, _unusable(error))
                 continue
             yield _Entry(self._directory(about) + blob_keys.hour(at), at, b"\n".join(lines), tuple(positions))

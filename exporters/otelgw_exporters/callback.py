@@ -21,15 +21,23 @@ from otelgw_exporters.callbacks.frames import pack
 from otelgw_exporters.callbacks.process import Ended, Late, Process
 from otelgw_exporters.callbacks.spans import written
 from otelgw_exporters.calls import Call, identity, verdicts_of
-from otelgw_exporters.delivery import DONE, OPERATOR_DELAY, Exporter, Outcome, Verdict, all_retry, let_others_run
-from otelgw_exporters.errors import DestinationConfigError, DestinationError
+from otelgw_exporters.delivery import (
+    DONE,
+    OPERATOR_DELAY,
+    UNUSABLE,
+    Exporter,
+    Outcome,
+    Verdict,
+    all_retry,
+    let_others_run,
+)
+from otelgw_exporters.errors import DestinationError, naming
 from otelgw_exporters.semconv import profile_of
 
 __all__ = ["CallbackExporter"]
 
 log = logging.getLogger(__name__)
 
-_UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _WARM = 30.0  # seconds for the first start, before anything is to be delivered
 _REMEMBERED = 10_000  # calls whose tries are counted, and kinds of faults that have been logged
 
@@ -44,12 +52,10 @@ class CallbackExporter(Exporter):
     """
 
     def __init__(self, *, name: str = "callback", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("callback"), given)
             self._source = source.parse(chosen["target"])
             source.check_bucket(self._source, chosen["allowed_buckets"])
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name)
         self._limit: float = chosen["timeout"]
         self._attempts: int = chosen["attempts"]
@@ -132,7 +138,7 @@ class CallbackExporter(Exporter):
     def _logged_call(self, call: Call, deadline: float) -> Verdict:
         try:
             frame = pack({"payload": payload.encoded(call), "request": _request(call)})
-        except _UNUSABLE as error:
+        except UNUSABLE as error:
             return Verdict("dead", f"the call cannot be encoded ({type(error).__name__})")
         return self._asked(call.identity, frame, deadline)
 
@@ -140,7 +146,7 @@ class CallbackExporter(Exporter):
         """Export; what raises is halved, so that only the span that is stumbled over is given up."""
         try:
             frame = pack({"spans": [written(span, self._shape) for span in spans]})
-        except _UNUSABLE as error:
+        except UNUSABLE as error:
             verdict = Verdict("dead", f"the span cannot be encoded ({type(error).__name__})")
         else:
             verdict = self._asked("\n".join(map(identity, spans)), frame, deadline)

@@ -14,7 +14,7 @@ from opentelemetry.trace import StatusCode
 
 from otelgw_exporters import catalog, options, semconv
 from otelgw_exporters.delivery import Exporter, Outcome, Verdict, all_done
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import naming
 
 __all__ = ["ConsoleExporter", "render_json", "render_tree"]
 
@@ -30,10 +30,8 @@ class ConsoleExporter(Exporter):
     """
 
     def __init__(self, *, name: str = "console", stream: TextIO | None = None, **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.resolve(catalog.row("console"), given)
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name)
         self._stream = sys.stdout if stream is None else stream
         self._profile = semconv.profile_of(chosen)

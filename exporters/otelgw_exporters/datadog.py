@@ -11,7 +11,7 @@ from otelgw_exporters import catalog, document, options, payload
 from otelgw_exporters.calls import Call
 from otelgw_exporters.datadog_intake import LARGEST, Place, cut, intake, tags_of
 from otelgw_exporters.delivery import Reply
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import naming
 from otelgw_exporters.http import origin
 from otelgw_exporters.posting import Limits, Piece, Posting, write_array
 
@@ -30,11 +30,9 @@ class DatadogExporter(Posting):
     """
 
     def __init__(self, *, name: str = "datadog", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("datadog"), given)
             self._intake = intake(name, chosen, _PLACE, {})
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name, timeout=chosen["timeout"], limits=_LIMITS)
         self._chosen = chosen
 

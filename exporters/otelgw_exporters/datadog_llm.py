@@ -15,7 +15,7 @@ from otelgw_exporters import catalog, document, options, payload
 from otelgw_exporters.calls import Call
 from otelgw_exporters.datadog_intake import LARGEST, Place, cut, intake, tag, tags_of
 from otelgw_exporters.delivery import Reply
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import naming
 from otelgw_exporters.http import origin
 from otelgw_exporters.posting import Limits, Piece, Posting, Undeliverable
 
@@ -39,11 +39,9 @@ class DatadogLlmExporter(Posting):
     """
 
     def __init__(self, *, name: str = "datadog_llm_observability", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("datadog_llm_observability"), given)
             self._intake = intake(name, chosen, _PLACE, _AGENT_HEADERS)
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name, timeout=chosen["timeout"], limits=_LIMITS)
         self._chosen = chosen
         self._max_age: int = chosen["max_age"]

@@ -21,6 +21,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 __all__ = [
     "DONE",
+    "OPERATOR_DELAY",
+    "UNUSABLE",
     "Exporter",
     "Outcome",
     "Reply",
@@ -42,6 +44,9 @@ T = TypeVar("T")
 
 OPERATOR_DELAY = 60.0
 """Seconds between two tries where only a change of configuration or rights can help."""
+
+UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What encoding a span of strange content can raise; the span is at fault, and a repetition of no use."""
 
 _REFUSALS = 32  # single spans that one delivery may find out to be refused before the rest is taken to be, too
 

@@ -21,8 +21,18 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otelgw_exporters import aws, catalog, document, http, options, payload
 from otelgw_exporters.base64_files import stripped
 from otelgw_exporters.calls import Call, verdicts_of
-from otelgw_exporters.delivery import DONE, OPERATOR_DELAY, Exporter, Outcome, Reply, Verdict, all_retry, let_others_run
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.delivery import (
+    DONE,
+    OPERATOR_DELAY,
+    UNUSABLE,
+    Exporter,
+    Outcome,
+    Reply,
+    Verdict,
+    all_retry,
+    let_others_run,
+)
+from otelgw_exporters.errors import naming
 from otelgw_exporters.overflow import Overflow, Place
 
 __all__ = ["COLUMNS", "DynamoDbExporter"]
@@ -34,7 +44,6 @@ _LARGEST = 400 * 1024 - 512  # bytes of an item: names and values
 _AT_ONCE = 4
 _SECOND = 1_000_000_000
 _DAY = 86_400
-_UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _MOST = 10**37  # DynamoDB's numbers have 38 digits
 _LATE = Reply("again", "the time for one delivery was over")
 _SCHEMA = "the table's keys are others: mend the destination's partition_key and sort_key"
@@ -83,15 +92,11 @@ class DynamoDbExporter(Exporter):
     """
 
     def __init__(self, *, name: str = "dynamodb", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("dynamodb"), given)
             url = str(chosen["endpoint_url"] or "") or _endpoint(aws.region_of(name, chosen))
             self._service = aws.JsonService(name, "dynamodb", url.rstrip("/") + "/", chosen)
             self._overflow = Overflow(name, chosen)
-        except DestinationConfigError as error:
-            if str(error).startswith("destination "):
-                raise
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name, chosen["timeout"])
         self._table: str = chosen["table"]
         self._key, self._sort = chosen["partition_key"], chosen["sort_key"]
@@ -124,7 +129,7 @@ class DynamoDbExporter(Exporter):
             data = payload.encoded(call)
             data = stripped(data) if self._strip else data
             attributes = self._attributes(call, document.read(data))
-        except _UNUSABLE as error:
+        except UNUSABLE as error:
             return Reply("refused", f"the call cannot be encoded ({type(error).__name__})")
         size = sum(len(name.encode()) + _size(value) for name, value in attributes.items())
         if size + len("payload") + len(data) <= _LARGEST:

@@ -22,6 +22,7 @@ from otelgw_exporters.calls import identity
 from otelgw_exporters.delivery import (
     DONE,
     OPERATOR_DELAY,
+    UNUSABLE,
     Exporter,
     Outcome,
     Reply,
@@ -32,8 +33,8 @@ from otelgw_exporters.delivery import (
     to_outcome,
 )
 from otelgw_exporters.elasticsearch_template import OPENSEARCH, STOCK, Flavor, template
-from otelgw_exporters.errors import DestinationConfigError
-from otelgw_exporters.posting import UNUSABLE, classify, explanation, packed
+from otelgw_exporters.errors import DestinationConfigError, naming
+from otelgw_exporters.posting import classify, explanation, packed
 from otelgw_exporters.semconv import profile_of
 
 __all__ = ["ElasticsearchExporter", "document_of"]
@@ -87,12 +88,10 @@ class ElasticsearchExporter(Exporter):
     """
 
     def __init__(self, *, name: str = "elasticsearch", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("elasticsearch"), given)
             authorization = _authorization(chosen)
             self._stream = _stream(chosen)
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name, chosen["timeout"])
         self._url = str(chosen["endpoint"]).rstrip("/")
         self._gzip = chosen["compression"] == "gzip"

@@ -8,7 +8,14 @@
     └── (otelgw.errors)               config, request and upstream errors of the gateway
 """
 
-__all__ = ["DestinationConfigError", "DestinationError", "OtelgwError"]
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+__all__ = ["DestinationConfigError", "DestinationError", "OtelgwError", "naming"]
+
+_NAMED = "destination "
 
 
 class OtelgwError(Exception):
@@ -21,3 +28,18 @@ class DestinationError(OtelgwError):
 
 class DestinationConfigError(DestinationError):
     """An option of a destination is missing or malformed."""
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Have a ``DestinationConfigError`` of this block say which destination it is about, if it does not already.
+
+    Raises:
+        DestinationConfigError: the block's own, named.
+    """
+    try:
+        yield
+    except DestinationConfigError as error:
+        if str(error).startswith(_NAMED):
+            raise
+        raise DestinationConfigError(f"{_NAMED}{name}: {error}") from None

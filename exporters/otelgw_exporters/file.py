@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw_exporters import catalog, options, payload
-from otelgw_exporters.delivery import DONE, OPERATOR_DELAY, Exporter, Outcome, Verdict, all_retry
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.delivery import DONE, OPERATOR_DELAY, UNUSABLE, Exporter, Outcome, Verdict, all_retry
+from otelgw_exporters.errors import DestinationConfigError, naming
 from otelgw_exporters.lines import Appender
 from otelgw_exporters.otlp_wire import Encoder, assemble, split, to_json
 from otelgw_exporters.semconv import profile_of
@@ -33,7 +33,6 @@ _LINE = 400_000  # bytes of protobuf, which JSON doubles: the Collector's file r
 _FIELDS = ("date", "hour", "pid", "service")
 _UNSAFE = re.compile(r"[^\w.-]")
 _LONGEST = 100  # characters of a service's name in a path
-_UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _OPERATOR = frozenset(
     {
         errno.EACCES,
@@ -69,11 +68,9 @@ class FileExporter(Exporter):
     """
 
     def __init__(self, *, name: str = "file", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.resolve(catalog.row("file"), given)
             self._path = _checked(chosen["path"])
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name)
         self._otlp = chosen["format"] == "otlp"
         self._encode = Encoder(profile_of(chosen).attributes)
@@ -94,7 +91,7 @@ class FileExporter(Exporter):
             try:
                 line = _Line(encode() + b"\n", positions)
                 by_path.setdefault(self._path_of(first), []).append(line)
-            except _UNUSABLE as error:
+            except UNUSABLE as error:
                 _set(verdicts, positions, Verdict("dead", f"the span cannot be encoded ({type(error).__name__})"))
         for path, lines in by_path.items():
             done, failed = self._append(path, lines, deadline)

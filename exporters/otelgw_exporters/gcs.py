@@ -10,7 +10,7 @@ import msgspec
 
 from otelgw_exporters import catalog, http, options, tokens
 from otelgw_exporters.blob import RETRY, BlobExporter, Provider, Store, client_options, obstore_of
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import DestinationConfigError, naming
 
 __all__ = ["GcsExporter"]
 
@@ -40,13 +40,9 @@ class GcsExporter(BlobExporter):
     """
 
     def __init__(self, *, name: str = "gcs_bucket", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("gcs_bucket"), given)
             super().__init__(name, chosen, _store(name, chosen))
-        except DestinationConfigError as error:
-            if str(error).startswith("destination "):
-                raise
-            raise DestinationConfigError(f"destination {name}: {error}") from None
 
 
 def _store(name: str, chosen: Mapping[str, Any]) -> Store:

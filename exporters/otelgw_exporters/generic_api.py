@@ -18,7 +18,7 @@ from urllib.parse import unquote, unquote_plus, urlsplit
 from otelgw_exporters import catalog, document, http, options, payload
 from otelgw_exporters.calls import Call
 from otelgw_exporters.delivery import Reply
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import DestinationConfigError, naming
 from otelgw_exporters.posting import Limits, Piece, Posting, classify, explanation, packed, write_array
 
 __all__ = ["GenericApiExporter", "key_of", "signature"]
@@ -37,10 +37,8 @@ class GenericApiExporter(Posting):
     """
 
     def __init__(self, *, name: str = "generic_api", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("generic_api"), given)
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         self._format: str = chosen["format"]
         count = 1 if self._format == "single" else chosen["max_calls"]
         super().__init__(name, timeout=chosen["timeout"], limits=Limits(count, chosen["max_request_bytes"]))

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otelgw_exporters import catalog, document, http, options
 from otelgw_exporters.calls import Call
 from otelgw_exporters.delivery import Outcome, Reply, Verdict
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import naming
 from otelgw_exporters.otlp_vendor import filled, joined, regional, secrets_of
 from otelgw_exporters.posting import Limits, Piece, Posting, classify, explanation, packed, write_array
 from otelgw_exporters.reading import Reading
@@ -40,10 +40,8 @@ class JsonVendor(Posting):
     def __init__(self, *, name: str = "", **given: Any) -> None:
         row = catalog.row(self.ROW)
         name = name or row.name
-        try:
+        with naming(name):
             self.options = options.complete(row, given)
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         limits = Limits(self.CALLS, self.options["max_request_bytes"])
         super().__init__(name, timeout=self.options["timeout"], limits=limits)
         self.wire = row.wire or Wire("", "")

@@ -17,8 +17,8 @@ from opentelemetry.trace import format_trace_id
 
 from otelgw_exporters import catalog, http, options, payload
 from otelgw_exporters.calls import Call
-from otelgw_exporters.delivery import DONE, Exporter, Outcome, Reply, Verdict, all_retry, let_others_run
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.delivery import DONE, UNUSABLE, Exporter, Outcome, Reply, Verdict, all_retry, let_others_run
+from otelgw_exporters.errors import DestinationConfigError, naming
 from otelgw_exporters.kafka_client import Client, Message
 from otelgw_exporters.otlp_encoder import encoder
 from otelgw_exporters.otlp_wire import EncodedSpan, assemble, split
@@ -29,7 +29,6 @@ __all__ = ["KafkaExporter"]
 _TOPICS = {"otlp_proto": "otlp_spans", "payload": "otelgw_calls"}
 _BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?")
 _AROUND = 400  # bytes of a message beside its spans: the key, and what Kafka writes around it
-_UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 class _Piece(NamedTuple):
@@ -49,7 +48,7 @@ class KafkaExporter(Exporter):
     """
 
     def __init__(self, *, name: str = "kafka", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("kafka"), given)
             brokers = _brokers(chosen["brokers"])
             http.Tls(*(chosen[path] or "" for path in ("certificate", "client_key", "client_certificate"))).check(name)
@@ -57,10 +56,6 @@ class KafkaExporter(Exporter):
             mask = http.Masked({**further, "": chosen["password"] or ""})
             self._topic: str = chosen["topic"] or _TOPICS[chosen["format"]]
             self._client = Client({**_settings(brokers, chosen), **further}, self._topic, mask)
-        except DestinationConfigError as error:
-            if str(error).startswith("destination "):
-                raise
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name, chosen["timeout"])
         self._brokers = brokers
         self._largest = max(chosen["max_message_bytes"] - _AROUND, 1)
@@ -95,7 +90,7 @@ class KafkaExporter(Exporter):
             try:
                 encoded = self._encode(span)
                 key = format_trace_id(span.context.trace_id).encode() if span.context else b""
-            except _UNUSABLE as error:
+            except UNUSABLE as error:
                 verdicts[position] = Verdict("dead", f"the span cannot be encoded ({type(error).__name__})")
                 continue
             traces.setdefault(key, []).append((position, encoded))
@@ -113,7 +108,7 @@ class KafkaExporter(Exporter):
             let_others_run()
             try:
                 pieces.append(_Piece(Message(_trace(call), payload.encoded(call)), call.positions))
-            except _UNUSABLE as error:
+            except UNUSABLE as error:
                 for position in call.positions:
                     verdicts[position] = Verdict("dead", f"the call cannot be encoded ({type(error).__name__})")
         return pieces

@@ -29,7 +29,7 @@ from otelgw_exporters.delivery import (
     Outcome,
     Reply,
 )
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import naming
 from otelgw_exporters.otlp_encoder import encoder
 from otelgw_exporters.otlp_post import TOO_LARGE, agent, deliver_encoded, packed, partial, post
 from otelgw_exporters.otlp_wire import EncodedSpan, assemble, to_json
@@ -51,10 +51,8 @@ class _OtlpExporter(Exporter):
     """What both transports have in common: encode, split by size, halve what is refused."""
 
     def __init__(self, type_name: str, name: str, given: Mapping[str, Any]) -> None:
-        try:
+        with naming(name):
             self._options = options.resolve(catalog.row(type_name), given)
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name, self._options["timeout"])
         self._endpoint: str = self._options["endpoint"]
         self._headers: Mapping[str, str] = self._options["headers"] or {}

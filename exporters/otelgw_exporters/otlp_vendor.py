@@ -22,7 +22,7 @@ from opentelemetry.trace import Status, StatusCode
 from otelgw_exporters import calls, catalog, http, options, otlp_post, semconv
 from otelgw_exporters.delivery import DONE, Exporter, Outcome, Reply
 from otelgw_exporters.dialects import TABLES
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import naming
 from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, Singly, assemble, split
 from otelgw_exporters.reading import Reading
 from otelgw_exporters.rows import Pairs, Row, Wire
@@ -181,10 +181,8 @@ class VendorExporter(Exporter):
     def __init__(self, *, name: str = "", **given: Any) -> None:
         row = catalog.row(self.ROW)
         name = name or row.name
-        try:
+        with naming(name):
             self.options = options.complete(row, given)
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name, self.options["timeout"])
         self._wire = row.wire or Wire("", "otel-1.41")
         self._url = self.url()

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otelgw_exporters import catalog, document, http, options, payload
 from otelgw_exporters.calls import Call
 from otelgw_exporters.delivery import OPERATOR_DELAY, Reply
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import DestinationConfigError, naming
 from otelgw_exporters.posting import Limits, Piece, Posting, write_array
 
 if TYPE_CHECKING:
@@ -82,12 +82,10 @@ class PostgresExporter(Posting):
     """
 
     def __init__(self, *, name: str = "postgres", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("postgres"), given)
             self._table = _names(chosen["table"])
             self._dsn, self._shown, secrets = _target(chosen["dsn"], chosen["timeout"])
-        except DestinationConfigError as error:
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name, timeout=chosen["timeout"], limits=_LIMITS)
         self._create: bool = chosen["create"]
         self._mask = http.Masked(secrets)

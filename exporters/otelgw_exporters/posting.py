@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otelgw_exporters import document, http, payload
 from otelgw_exporters.calls import Call, verdicts_of
 from otelgw_exporters.delivery import (
+    UNUSABLE,
     Exporter,
     Outcome,
     Reply,
@@ -29,7 +30,6 @@ from otelgw_exporters.delivery import (
 )
 
 __all__ = [
-    "UNUSABLE",
     "Limits",
     "Piece",
     "Posting",
@@ -40,9 +40,6 @@ __all__ = [
     "runs",
     "write_array",
 ]
-
-UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-"""What encoding a span of strange content can raise; the span is at fault, and a repetition of no use."""
 
 _SAID = ("message", "error", "errors", "detail", "title", "reason", "description")
 

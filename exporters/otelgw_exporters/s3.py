@@ -6,7 +6,7 @@ from typing import Any
 
 from otelgw_exporters import catalog, options
 from otelgw_exporters.blob import BlobExporter
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import naming
 from otelgw_exporters.s3_store import s3_store
 
 __all__ = ["S3Exporter"]
@@ -21,10 +21,6 @@ class S3Exporter(BlobExporter):
     """
 
     def __init__(self, *, name: str = "s3", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("s3"), given)
             super().__init__(name, chosen, s3_store(name, chosen))
-        except DestinationConfigError as error:
-            if str(error).startswith("destination "):
-                raise
-            raise DestinationConfigError(f"destination {name}: {error}") from None

@@ -23,6 +23,7 @@ from otelgw_exporters.batches import Batches
 from otelgw_exporters.calls import Call, verdicts_of
 from otelgw_exporters.delivery import (
     DONE,
+    UNUSABLE,
     Exporter,
     Outcome,
     Reply,
@@ -32,7 +33,7 @@ from otelgw_exporters.delivery import (
     let_others_run,
     to_outcome,
 )
-from otelgw_exporters.errors import DestinationConfigError
+from otelgw_exporters.errors import DestinationConfigError, naming
 from otelgw_exporters.overflow import Overflow, Place
 
 __all__ = ["SqsExporter"]
@@ -41,7 +42,6 @@ _TARGET = "AmazonSQS.SendMessageBatch"
 _ENTRIES = 10
 _LARGEST = 1_048_576
 _POINTER = "software.amazon.payloadoffloading.PayloadS3Pointer"
-_UNUSABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _LEAST = 1024  # bytes that every queue takes
 _SHORTER = re.compile(r"(?:shorter|longer) than (\d{4,7}) bytes")
 _NO_XML = re.compile("[\ufffe\uffff]")  # the only characters that JSON leaves and SQS refuses
@@ -67,7 +67,7 @@ class SqsExporter(Exporter):
     """
 
     def __init__(self, *, name: str = "aws_sqs", **given: Any) -> None:
-        try:
+        with naming(name):
             chosen = options.complete(catalog.row("aws_sqs"), given)
             self._queue: str = chosen["queue_url"]
             parts = urlsplit(self._queue)
@@ -78,10 +78,6 @@ class SqsExporter(Exporter):
             url = str(chosen["endpoint_url"] or f"{parts.scheme}://{parts.netloc}").rstrip("/") + "/"
             self._service = aws.JsonService(name, "sqs", url, chosen)
             self._overflow = Overflow(name, chosen)
-        except DestinationConfigError as error:
-            if str(error).startswith("destination "):
-                raise
-            raise DestinationConfigError(f"destination {name}: {error}") from None
         super().__init__(name, chosen["timeout"])
         self._most = min(chosen["max_message_bytes"], _LARGEST)
         self._fifo = parts.path.endswith(".fifo")
@@ -118,7 +114,7 @@ class SqsExporter(Exporter):
             data = payload.encoded(call)
             entry = self._ordered(call)
             text = _xml_safe(stripped(data) if self._strip else data)
-        except _UNUSABLE as error:
+        except UNUSABLE as error:
             return Verdict("dead", f"the call cannot be encoded ({type(error).__name__})")
         if len(text) <= self._most:
             return _Message(call, {**entry, "MessageBody": text.decode()}, len(text))
