@@ -26,12 +26,10 @@ __all__ = ["Backend", "Bounds", "NotAllowed", "bounds", "confined", "default_con
 
 Network = IPv4Network | IPv6Network
 
-# IPv6 prefixes that carry an IPv4 address, and where in it: the translators' (RFC 6052, 8215) and 6to4's.
-_CARRYING = (
-    (ipaddress.IPv6Network("64:ff9b::/96"), 0),
-    (ipaddress.IPv6Network("64:ff9b:1::/48"), 0),
-    (ipaddress.IPv6Network("2002::/16"), 80),
-)
+_TRANSLATED = IPv6Network("64:ff9b::/96")  # RFC 6052: carries a public IPv4 address in its last bits
+# A network's own translators (RFC 8215) and 6to4, which is no more (RFC 7526): versions of Python judge them each in
+# its own way.
+_LOCAL = (IPv6Network("64:ff9b:1::/48"), IPv6Network("2002::/16"))
 
 
 class NotAllowed(OSError):
@@ -52,8 +50,9 @@ class Bounds(NamedTuple):
         for each in _meanings(parsed):
             if any(each.version == network.version and each in network for network in self.networks):
                 continue
-            local = isinstance(each, IPv6Address) and each.is_site_local
-            if local or not each.is_global or each.is_multicast or each.is_reserved:
+            if isinstance(each, IPv6Address) and (each.is_site_local or any(each in network for network in _LOCAL)):
+                return False
+            if not each.is_global or each.is_multicast or each.is_reserved:
                 return False
         return True
 
@@ -160,9 +159,8 @@ def _meanings(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6
     if address.ipv4_mapped is not None:
         yield address.ipv4_mapped
         return
-    carried = [IPv4Address(int(address) >> shift & 0xFFFFFFFF) for network, shift in _CARRYING if address in network]
-    if address.teredo is not None:
-        carried += address.teredo
-    yield from carried
-    if not carried or not any(address in network for network, _ in _CARRYING[:2]):
-        yield address
+    if address in _TRANSLATED:
+        yield IPv4Address(int(address) & 0xFFFFFFFF)
+        return
+    yield from address.teredo or ()
+    yield address
