@@ -29,6 +29,7 @@ _LONGEST = 200  # characters of a value
 _SERIES = 2000  # of one metric; OpenTelemetry's SDKs have the same limit
 _OVERFLOW: Labels = (("otel.metric.overflow", "true"),)
 _NANO = 1_000_000_000
+_NUMBERS = frozenset({int, float})
 
 _DURATION = "gen_ai.client.operation.duration"
 _FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
@@ -65,13 +66,12 @@ class _Series:
 
     def observe(self, key: str, value: Any) -> None:
         """Count ``value``, if it is a number, under the labels called ``key``."""
+        if type(value) not in _NUMBERS:
+            return
         found = self._made.get(key)
         if found is None:
-            if not isinstance(value, int | float):
-                return
             found = self._made[key] = self._metrics.histogram(_METRICS[key], self._named[key])
-        if isinstance(value, int | float):
-            found.observe(value)
+        found.observe(value)
 
 
 class Metrics:
@@ -89,7 +89,7 @@ class Metrics:
         """Count a record."""
         own = trace.record is not None
         for span in trace.spans:
-            attributes: Mapping[str, Any] = span.attributes or {}
+            attributes: Mapping[str, Any] = span._attributes or {}
             get = attributes.get
             if semconv.GEN_AI_OPERATION_NAME in attributes:
                 series = self._of(tuple(map(get, _GENERATION)), self._generation)
@@ -99,7 +99,7 @@ class Metrics:
                     series.observe(_FIRST_CHUNK, waited)
                 series.observe("input", get(semconv.GEN_AI_USAGE_INPUT_TOKENS))
                 series.observe("output", get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))
-            elif own and span.kind is SpanKind.SERVER:
+            elif own and span._kind is SpanKind.SERVER:
                 self._of(tuple(map(get, _SERVER)), self._request).observe(_REQUEST, _seconds(span))
                 dropped = get(semconv.OTELGW_LABELS_DROPPED)
                 if isinstance(dropped, int):
@@ -168,7 +168,8 @@ class Metrics:
 
 
 def _seconds(span: ReadableSpan) -> float | None:
-    return (span.end_time - span.start_time) / _NANO if span.start_time and span.end_time else None
+    start, end = span._start_time, span._end_time
+    return (end - start) / _NANO if start and end else None
 
 
 def of_health(health: Health) -> Iterator[Family]:

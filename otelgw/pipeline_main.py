@@ -33,7 +33,7 @@ from otelgw.metrics import Metrics
 from otelgw.process import announce, lock, read_settings
 from otelgw.redaction.offloading import Keeper
 from otelgw.report import Reporter, pushing
-from otelgw.selection import Trace, selector
+from otelgw.selection import Trace, preparer, selector
 from otelgw.spool import killed
 from otelgw.tracing import record as records
 from otelgw.tracing import spans
@@ -41,10 +41,10 @@ from otelgw.tracing.dropped import DroppedLabels
 from otelgw.tracing.limits import AttributeLimits
 from otelgw_collector import otlp_spans, pipeline
 from otelgw_collector.pipeline import Batching, Pipeline, Retention, RetryPolicy
-from otelgw_collector.segments import OTLP, RECORD
+from otelgw_collector.segment_format import OTLP, RECORD
 from otelgw_exporters import catalog
 from otelgw_exporters.batches import Batches
-from otelgw_exporters.delivery import Exporter, let_others_run
+from otelgw_exporters.delivery import Exporter
 from otelgw_exporters.errors import DestinationError
 
 __all__ = ["decoder", "decoders", "keeper", "main", "resource"]
@@ -83,7 +83,6 @@ def decoder(tracing: Tracing, state_dir: str) -> Callable[[bytes], Trace]:
     dropped = DroppedLabels()
 
     def decode(payload: bytes) -> Trace:
-        let_others_run()
         record = records.decode(payload)
         made = spans.build(record, described, scope, limits)
         dropped.note(made)
@@ -125,7 +124,15 @@ def _built(destination: Destination, retry_limit: float, keep: Keeper | None) ->
     exporter = catalog.build(destination.type, destination.name, destination.options)
     retry = RetryPolicy(limit=retry_limit)
     select = selector(destination, keep)
-    return pipeline.Destination(destination.name, exporter, select, batching=_batching(exporter), retry=retry)
+    ahead = getattr(exporter, "ahead", None)
+    return pipeline.Destination(
+        destination.name,
+        exporter,
+        select,
+        batching=_batching(exporter),
+        retry=retry,
+        prepare=None if ahead is None else preparer(destination, ahead, keep),
+    )
 
 
 def _batching(exporter: Exporter) -> Batching:

@@ -22,7 +22,7 @@ from otelgw.tracing.default_tags import default_tags
 from otelgw.tracing.record import EVERYBODY, Record
 from otelgw_exporters import foreign, semconv
 
-__all__ = ["Trace", "selector"]
+__all__ = ["Trace", "preparer", "selector"]
 
 _IDENTITY = frozenset(
     {
@@ -51,6 +51,8 @@ _NAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
 _ANY = Selection()
 _NO_REDACTION = Redaction()
 _SECOND = 1_000_000_000
+
+Ahead = Callable[[ReadableSpan], ReadableSpan]
 _RATIO_BITS = (1 << 56) - 1  # of the trace id: those that W3C's random flag promises to be random
 
 
@@ -71,13 +73,22 @@ class Trace:
     Copies of the spans as a destination sees them are made once for all destinations that see the same.
     """
 
-    __slots__ = ("_groups", "_views", "record", "spans")
+    __slots__ = ("_groups", "_ready", "_views", "record", "spans")
 
     def __init__(self, record: Record | None, spans: Sequence[ReadableSpan]) -> None:
         self.record = record
         self.spans = spans
         self._views: dict[View, Sequence[ReadableSpan]] = {}
         self._groups: list[Group] | None = None
+        self._ready: dict[tuple[Ahead, int], tuple[Sequence[ReadableSpan], Ready]] = {}
+
+    def ready(self, spans: Sequence[ReadableSpan], ahead: Ahead) -> Ready:
+        """Return what ``ahead`` makes of ``spans``, a view: once for all destinations that see the same."""
+        key = ahead, id(spans)
+        found = self._ready.get(key)
+        if found is None:
+            found = self._ready[key] = spans, Ready([ahead(span) for span in spans])
+        return found[1]
 
     @property
     def failed(self) -> bool:
@@ -129,6 +140,15 @@ class Trace:
             redact = _redactor(view.redaction, view.keep)
             spans = [redact(span) for span in spans]
         return spans
+
+
+class Ready(Trace):
+    """A decoded record of which a destination's spans are chosen and made ready to be sent."""
+
+    __slots__ = ()
+
+    def __init__(self, spans: Sequence[ReadableSpan]) -> None:
+        super().__init__(None, spans)
 
 
 _EVERYTHING = View()
@@ -189,6 +209,8 @@ def selector(destination: Destination, keep: Keeper | None = None) -> Callable[[
     always = destination.on == "all" and destination.sampling != "parent" and destination.selection == _ANY
 
     def select(trace: Trace) -> Sequence[ReadableSpan]:
+        if type(trace) is Ready:
+            return trace.spans
         record = trace.record
         seen = view
         if record is not None and record.audience != EVERYBODY and not record.audience.includes(answers):
@@ -208,6 +230,21 @@ def selector(destination: Destination, keep: Keeper | None = None) -> Callable[[
         return [spans[index] for index in sorted(index for group in chosen for index in group.indexes)]
 
     return select
+
+
+def preparer(destination: Destination, ahead: Ahead, keep: Keeper | None = None) -> Callable[[Trace], Trace] | None:
+    """Return the function from a trace to the spans of it that ``destination`` gets, as ``ahead`` makes them ready.
+
+    None where that is not to be done in advance: patterns may be slow, and a blob store is.
+    """
+    if destination.redaction != _NO_REDACTION or (keep is not None and destination.blob_store):
+        return None
+    select = selector(destination)
+
+    def prepare(trace: Trace) -> Trace:
+        return trace.ready(select(trace), ahead)
+
+    return prepare
 
 
 def _default_tags(destination: Destination, record: Record) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
-from otelgw.config.settings import Destination, Selection, Tracing
+from otelgw.config.settings import Destination, Redaction, Selection, Tracing
 from otelgw.pipeline_main import decoder
-from otelgw.selection import Trace, selector
+from otelgw.selection import Trace, preparer, selector
 from otelgw.tracing import record as records
 from tests.tracing.records import record
 
@@ -99,6 +99,31 @@ def test_destinations_that_see_the_same_share_the_copies() -> None:
 
     assert all(left is right for left, right in zip(one, two, strict=True))
     assert not any(left is right for left, right in zip(one, other, strict=True))
+
+
+def test_what_is_made_ready_is_made_once_for_all_destinations_that_see_the_same() -> None:
+    made, calls = trace(), []
+
+    def ahead(span: ReadableSpan) -> ReadableSpan:
+        calls.append(span)
+        return ReadableSpan(f"ready {span.name}")
+
+    prepared = []
+    for name, content in (("a", True), ("b", True), ("c", False)):
+        destination = Destination(name, "otlp_http", content=content)
+        prepare = preparer(destination, ahead)
+        assert prepare is not None
+        prepared.append(prepare(made))
+        assert [span.name[:6] for span in selector(destination)(prepared[-1])] == ["ready "] * 3
+
+    assert prepared[0] is prepared[1]
+    assert len(calls) == 6
+
+
+def test_nothing_is_made_ready_where_patterns_or_a_blob_store_take_their_time() -> None:
+    redacted = Destination("a", "otlp_http", redaction=Redaction(presets=("email",)))
+
+    assert preparer(redacted, lambda span: span) is None
 
 
 def test_who_called_is_left_out_of_the_request_body_too() -> None:

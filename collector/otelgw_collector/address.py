@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from otelgw_collector.segments import RECORD
+from otelgw_collector.segment_format import RECORD
 
 __all__ = ["Address", "decode", "encode"]
 

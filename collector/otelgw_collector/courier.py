@@ -17,7 +17,8 @@ from otelgw_collector.flow import Flow, Position
 from otelgw_collector.journal import Journal
 from otelgw_collector.lane import Batch, Frozen, Item, Lane, Place, Run, letter_key
 from otelgw_collector.letters import Key, Letter
-from otelgw_collector.segments import ADDRESSED, Entry, SegmentReader, read_between
+from otelgw_collector.segment_format import ADDRESSED, Entry
+from otelgw_collector.segments import SegmentReader, read_between
 from otelgw_exporters.delivery import DONE, Exporter, Outcome, Verdict
 
 __all__ = ["Courier"]
@@ -114,7 +115,8 @@ class Courier(Generic[T]):
             with self._flow.lock:
                 items = lane.take(self._clock())
             self._begin(items, *self._selected(items))
-        if lane.batch is not None:
+        # Asked after the batch is noted: at the end nothing is noted any more, and so nothing tried either.
+        if lane.batch is not None and not self._flow.abandoned:
             self._deliver(lane.batch)
 
     def _begin(self, items: Sequence[Item[T]], spans: Sequence[ReadableSpan], sources: Sequence[Item[T]]) -> None:

@@ -11,7 +11,7 @@ from otelgw_collector import address
 from otelgw_collector.address import Address
 from otelgw_collector.aside import Aside
 from otelgw_collector.quarantine import Quarantine
-from otelgw_collector.segments import ADDRESSED, INTENT, SETTLED, VERSION, Entry
+from otelgw_collector.segment_format import ADDRESSED, INTENT, SETTLED, VERSION, Entry
 
 __all__ = ["Decoded", "Decoder"]
 

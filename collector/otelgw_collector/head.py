@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from otelgw_collector.decoder import Decoder
 from otelgw_collector.flow import Flow, Position
 from otelgw_collector.intents import KILLED, Intents
 from otelgw_collector.lane import Item, Lane
-from otelgw_collector.segments import (
-    INTENT,
-    SETTLED,
-    Entry,
-    SegmentReader,
-    SegmentWriter,
-    find_segments,
-    is_waiting,
-    name_of,
-)
+from otelgw_collector.segment_format import INTENT, SETTLED, Entry
+from otelgw_collector.segments import SegmentReader, SegmentWriter, find_segments, is_waiting, name_of
 
 __all__ = ["Head"]
 
@@ -34,13 +27,15 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SETTLED = 2_000_000_000  # nanoseconds
+_AT_ONCE = 256 * 1024  # bytes of one segment that are read at a time
 
 
 class Head(Generic[T]):
     """Reads ``spool`` on behalf of ``lanes``. To be used by one thread; what it shares is in ``flow``.
 
     ``observe`` sees every record that it decodes, in the order of reading. ``killed`` makes a record of the intent of a
-    request whose worker died; without it there is none.
+    request whose worker died; without it there is none. ``intents`` are what was known when the head before this one
+    had read up to ``cursors``, offsets by segment key.
     """
 
     def __init__(
@@ -52,6 +47,7 @@ class Head(Generic[T]):
         clock: Callable[[], float] = time.monotonic,
         *,
         intents: Intents | None = None,
+        cursors: Mapping[str, int] = MappingProxyType({}),
         observe: Callable[[T], None] | None = None,
         killed: Callable[[bytes], bytes] | None = None,
     ) -> None:
@@ -61,6 +57,8 @@ class Head(Generic[T]):
         self._flow = flow
         self._clock = clock
         self.intents = intents or Intents()
+        self._cursors = cursors
+        self._nothing: list[Item[T] | None] = [None] * len(lanes)
         self._observe = observe
         self._killed = killed
         self._live: dict[str, SegmentReader] = {}
@@ -114,18 +112,22 @@ class Head(Generic[T]):
         return not same
 
     def _add(self, reader: SegmentReader) -> None:
-        """Start at the furthest saved cursor; lanes that are not that far read up to there themselves.
+        """Go on where the last head's cursor was saved; lanes that are not that far read up to there themselves.
 
-        A lane may have read on, in batches that are noted and not saved: what was in flight there is not saved either.
+        It was saved together with what was in flight by then. The lanes' cursors may be past what settles an intent
+        in one segment, and not yet past the intent in another: who read from there on would take it for new.
         A closed segment is read at once where no lane follows: of that there is only to note what was in flight.
         """
         closed = reader.closed
         with self._flow.lock:
-            offset = max((lane.done.get(reader.key, 0) for lane in self._lanes), default=0)
+            done = max((lane.done.get(reader.key, 0) for lane in self._lanes), default=0)
+            offset = max(done, self._cursors.get(reader.key, 0))
             reader.offset = max(reader.offset, offset)
             self._flow.positions[reader.key] = Position(reader.path, reader.offset)
             for lane in self._lanes:
-                if lane.following:
+                if lane.following and offset:
+                    lane.following = False  # it could not be opened before, and the lane may not be that far
+                elif lane.following:
                     lane.pass_by(reader.key, reader.offset)  # the header
             unwanted = closed and not any(lane.following for lane in self._lanes)
         self._live[reader.key] = reader
@@ -140,13 +142,13 @@ class Head(Generic[T]):
             self.read_out[reader.key] = Position(reader.path, reader.offset)
             reader.close()
 
-    def look(self) -> bool:
-        """Read once what is new in each segment; True if there was anything."""
+    def look(self) -> int:
+        """Read once what is new in each segment, up to a limit; return the number of bytes that there were."""
         self.find()
-        found = False
+        found = 0
         for key, reader in list(self._live.items()):
             if not self._must_wait(reader):
-                found |= self._read(key, reader)
+                found += self._read(key, reader)
                 self._retire_if_finished(reader)
         return found
 
@@ -163,55 +165,69 @@ class Head(Generic[T]):
                 return True
         return False
 
-    def _read(self, key: str, reader: SegmentReader) -> bool:
+    def _read(self, key: str, reader: SegmentReader) -> int:
         before, skipped = reader.offset, reader.skipped
         try:
-            entries = reader.read()
+            entries = reader.read(_AT_ONCE)
         except OSError as error:
             self._say(f"segment {reader.path.name} cannot be read: {error.strerror}")
-            return False
+            return 0
+        name = name_of(reader.path)
         for entry in entries:
-            if entry.kind in {INTENT, SETTLED}:
-                self._note(reader.path, entry)
-            else:
+            if entry.kind == SETTLED:
+                self.intents.settle(entry.payload)
+            elif entry.kind != INTENT:
                 self._dispatch(key, reader.path, entry)
+            elif name is not None:
+                self.intents.begin(name.worker, entry.payload)
         if reader.skipped > skipped:
             lost = reader.skipped - skipped
             logger.error("segment %s: %d bytes before offset %d are damaged", reader.path.name, lost, reader.offset)
-        if reader.offset == before:
-            return False
-        with self._flow.lock:
-            self._flow.positions[key] = Position(reader.path, reader.offset)
-            for lane in self._lanes:
-                if lane.following:
-                    lane.pass_by(key, reader.offset)
-        return True
-
-    def _note(self, path: Path, entry: Entry) -> None:
-        name = name_of(path)
-        if entry.kind == SETTLED:
-            self.intents.settle(entry.payload)
-        elif name is not None:
-            self.intents.begin(name.worker, entry.payload)
+        if reader.offset > before:
+            with self._flow.lock:
+                self._flow.positions[key] = Position(reader.path, reader.offset)
+                for lane in self._lanes:
+                    if lane.following:
+                        lane.pass_by(key, reader.offset)
+        return reader.offset - before
 
     def _dispatch(self, key: str, path: Path, entry: Entry) -> None:
         """Decode a record if anybody wants it, and offer it to the lanes that follow."""
-        with self._flow.lock:
-            wanted = any(lane.following for lane in self._lanes)
+        wanted = any(lane.following for lane in self._lanes)
         decoded = self._decode(path, entry) if wanted or self._observe is not None else []
         if self._observe is not None and decoded and decoded[0].address is None:
             self._observe(decoded[0].subject)
         now = self._clock()
-        items = [Item(key, entry.end, len(entry.payload), each.subject, each.address) for each in decoded]
+        items = self._items(Item(key, entry.end, len(entry.payload), *decoded[0])) if decoded else self._nothing
         with self._flow.lock:
             self._flow.positions[key] = Position(path, entry.end)
-            for lane in self._lanes:
+            for lane, item in zip(self._lanes, items, strict=True):
                 if lane.following and not wanted:
                     lane.following = False  # it caught up meanwhile, and reads this record itself
-                elif lane.following and items and lane.wants(items[0].address):
-                    lane.offer(items[0], now)
+                elif lane.following and item is not None and lane.wants(item.address):
+                    lane.offer(item, now)
                 elif lane.following:
                     lane.pass_by(key, entry.end)
+
+    def _items(self, item: Item[T]) -> list[Item[T] | None]:
+        """Return a record as it is to wait for each lane."""
+        found: list[Item[T] | None] = []
+        made: dict[int, Item[T]] = {}  # lanes that need the same of it share one
+        for lane in self._lanes:
+            prepare = lane.destination.prepare
+            if prepare is None or not lane.following or not lane.has_room or not lane.wants(item.address):
+                found.append(item)
+                continue
+            try:
+                subject = prepare(item.subject)
+            except Exception:  # noqa: BLE001 - the courier finds out which span it is, and what becomes of it
+                found.append(item)
+                continue
+            ready = made.get(id(subject))
+            if ready is None:
+                ready = made[id(subject)] = Item(item.segment, item.end, item.size, subject, item.address)
+            found.append(ready)
+        return found
 
     def bury(self) -> bool:
         """Put what dead workers had begun on record; True if there was anything.
@@ -226,8 +242,10 @@ class Head(Generic[T]):
             return False
         self._listed = 0
         self.look()
-        left = self.intents.left_by(self._without_sign(dead - self._living()))
-        if not left:
+        living = self._living()
+        left = self.intents.left_by(self._without_sign(dead - living))
+        # What is left may be on record already, in a segment that waits for its turn to be read.
+        if not left or any(worker.startswith(KILLED) for worker in living):
             return False
         writer = SegmentWriter(self._spool, f"{KILLED}{time.time_ns()}")
         try:

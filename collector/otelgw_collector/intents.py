@@ -19,7 +19,7 @@ class Intents:
         self._open = {identity: (worker, payload) for identity, worker, payload in known}
         self._stored = set(self._open)
         self._new: dict[bytes, None] = {}
-        self._gone: list[bytes] = []
+        self._gone: dict[bytes, None] = {}
 
     @property
     def workers(self) -> set[str]:
@@ -31,6 +31,7 @@ class Intents:
         identity = payload[:IDENTITY]
         self._open[identity] = (worker, payload[IDENTITY:])
         self._new[identity] = None
+        self._gone.pop(identity, None)
 
     def settle(self, identity: bytes) -> None:
         """Take in a SETTLED."""
@@ -38,7 +39,7 @@ class Intents:
             return
         self._new.pop(identity, None)
         if identity in self._stored:
-            self._gone.append(identity)
+            self._gone[identity] = None
 
     def left_by(self, dead: AbstractSet[str]) -> list[tuple[bytes, bytes]]:
         """Return (id, payload) of what dead workers have begun."""

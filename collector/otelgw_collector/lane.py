@@ -23,7 +23,7 @@ from otelgw_collector.flow import Position
 from otelgw_collector.histogram import Histogram
 from otelgw_collector.letters import Key, Letter
 from otelgw_collector.retry import RetryPolicy
-from otelgw_collector.segments import OVERHEAD
+from otelgw_collector.segment_format import OVERHEAD
 from otelgw_exporters.delivery import DONE, Exporter, Outcome, Verdict
 
 __all__ = [
@@ -67,7 +67,9 @@ class Batching:
 class Destination(Generic[T]):
     """A destination instance. ``select`` returns the spans of a decoded record as it may see them, perhaps none.
 
-    ``delivery_time`` limits one try of one batch, in seconds.
+    ``prepare`` makes of a decoded record what is left to ``select``: the head does it as soon as it has read the
+    record, so that only what is needed waits in memory. Where it fails the record waits as it is. ``delivery_time``
+    limits one try of one batch, in seconds.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Destination(Generic[T]):
     batching: Batching = Batching()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     delivery_time: float = 30.0
+    prepare: Callable[[T], T] | None = None
 
 
 class Place(NamedTuple):
@@ -236,6 +239,7 @@ class Lane(Generic[T]):
     dead: list[Letter] = field(default_factory=list)
     taken_up: list[Key] = field(default_factory=list)
     _begun: int = 0
+    _taken: bool = False  # there are records that are neither in the queue nor in a batch
     _due: float = 0.0
     _active_at: float = float("-inf")
 
@@ -247,7 +251,7 @@ class Lane(Generic[T]):
     @property
     def idle(self) -> bool:
         """True when everything that was read is dealt with."""
-        return not self.queue and self.batch is None and not self.thaw
+        return not self.queue and self.batch is None and not self.thaw and not self._taken
 
     @property
     def reached(self) -> int:
@@ -259,6 +263,13 @@ class Lane(Generic[T]):
         """True while the queue takes another record."""
         batching = self.destination.batching
         return len(self.queue) < batching.queue_records and self.queued_size < batching.queue_size
+
+    @property
+    def crowded(self) -> bool:
+        """True while the queue is half full and the destination has not failed: there will be room soon."""
+        batching = self.destination.batching
+        full = 2 * len(self.queue) >= batching.queue_records or 2 * self.queued_size >= batching.queue_size
+        return full and (self.batch is None or not self.batch.tries)
 
     def wants(self, address: Address | None) -> bool:
         """True for a record that is for everybody or for this destination."""
@@ -304,10 +315,6 @@ class Lane(Generic[T]):
         if self.idle:
             self.done[segment] = self.read[segment]
 
-    def is_behind(self, positions: Mapping[str, int]) -> bool:
-        """True if the head has read further than this lane."""
-        return any(self.read.get(segment, 0) < offset for segment, offset in positions.items())
-
     def pause(self, now: float, *, draining: bool) -> float | None:
         """Return the seconds until there is something to deliver; None if that takes another record."""
         if self.batch is not None:
@@ -320,7 +327,7 @@ class Lane(Generic[T]):
         return max(0.0, self._due - now)
 
     def take(self, now: float) -> list[Item[T]]:
-        """Remove the next batch's records from the queue; at least one."""
+        """Remove the next batch's records from the queue, at least one; ``begin`` is to follow."""
         batching = self.destination.batching
         items: list[Item[T]] = []
         size = 0
@@ -330,6 +337,7 @@ class Lane(Generic[T]):
             item = self.queue.popleft()
             items.append(item)
             size += item.size
+        self._taken = True
         self.queued_size -= size
         self._active_at = now
         self._due = now if self.queue else self._due
@@ -351,6 +359,7 @@ class Lane(Generic[T]):
         whole = runs_of(items) if runs is None else runs
         subject = items[0].subject if items else None
         self.batch = Batch(list(spans), list(sources), whole, self._begun, now, subject=subject)
+        self._taken = False
         if runs is not None:
             self.thaw.popleft()
         return self.batch

@@ -18,16 +18,19 @@ from pathlib import Path
 from otelgw_collector import letters
 from otelgw_collector.letters import Key, Letter
 
-__all__ = ["Changes", "Ledger"]
+__all__ = ["HEAD", "Changes", "Ledger"]
 
 logger = logging.getLogger(__name__)
+
+HEAD = ""
+"""Whose cursors say how far the head has read: what has begun and what is settled is known up to there."""
 
 _SCHEMA = 2
 _QUIET = 60.0  # seconds between two log lines on a disk that takes no changes
 _TABLES = (
     """
 CREATE TABLE IF NOT EXISTS cursor (
-    destination TEXT NOT NULL,
+    destination TEXT NOT NULL, -- or HEAD
     segment TEXT NOT NULL, -- SegmentReader.key
     offset INTEGER NOT NULL, -- of the first byte that is not dealt with
     PRIMARY KEY (destination, segment)
@@ -102,7 +105,9 @@ class Ledger:
         So it does not get what was delivered to the others before it was configured; the very first ones get all.
         """
         known = {name for (name,) in self._database.execute("SELECT name FROM destination")}
-        furthest = self._database.execute("SELECT segment, MAX(offset) FROM cursor GROUP BY segment").fetchall()
+        furthest = self._database.execute(
+            "SELECT segment, MAX(offset) FROM cursor WHERE destination <> ? GROUP BY segment", (HEAD,)
+        ).fetchall()
         try:
             with self._database:
                 for name in set(destinations) - known:
@@ -113,7 +118,7 @@ class Ledger:
             logger.warning("new destinations cannot be noted: %s", error)
 
     def cursors(self, destination: str) -> dict[str, int]:
-        """Return a destination's cursor in each segment that it has begun; elsewhere it starts at the beginning."""
+        """Return a destination's cursor, or HEAD's, in each segment that it has begun; elsewhere it starts at 0."""
         rows = self._database.execute("SELECT segment, offset FROM cursor WHERE destination = ?", (destination,))
         return dict(rows.fetchall())
 

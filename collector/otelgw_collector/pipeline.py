@@ -27,11 +27,11 @@ from otelgw_collector.head import Head
 from otelgw_collector.intents import Intents
 from otelgw_collector.journal import Journal, resumed
 from otelgw_collector.lane import Batching, Counters, Destination, Frozen, Lane, Status
-from otelgw_collector.ledger import Changes, Ledger
+from otelgw_collector.ledger import HEAD, Changes, Ledger
 from otelgw_collector.quarantine import Quarantine
 from otelgw_collector.retention import Retention
 from otelgw_collector.retry import RetryPolicy
-from otelgw_collector.segments import RECORD
+from otelgw_collector.segment_format import RECORD
 from otelgw_collector.sweeper import Sweeper
 
 __all__ = ["Batching", "Destination", "Health", "Pipeline", "Retention", "RetryPolicy", "Status"]
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _BUSY, _IDLE = 0.02, 0.08  # seconds between two looks at the spool
+_WORTHWHILE = 64 * 1024  # bytes of records; a look costs as much for one of them as for many
+_PATIENCE = 0.1  # seconds
 _SAVE = 0.25  # seconds between two writes of the cursors
 _REPORT = 1.0  # seconds between two reports
 _QUIET = 60.0  # seconds between two log lines on a state that cannot be shown
@@ -113,6 +115,7 @@ class Pipeline(Generic[T]):
         self._frozen: dict[str, str] = {}
         self._journal = Journal(ledger.with_name("batches"))
         self._saved_at = self._reported_at = self._told_at = float("-inf")
+        self._crowded_since = 0.0
         self.ready = threading.Event()
 
     def stop(self, limit: float) -> None:
@@ -143,6 +146,7 @@ class Pipeline(Generic[T]):
         self._quarantine.deaths = ledger.accuse(self._quarantine.found)
         ledger.enlist(destination.name for destination in self._destinations)
         lanes = [self._lane(destination, ledger) for destination in self._destinations]
+        self._saved[HEAD] = ledger.cursors(HEAD)
         head = Head(
             self._spool,
             lanes,
@@ -150,10 +154,19 @@ class Pipeline(Generic[T]):
             self._flow,
             self._clock,
             intents=Intents(ledger.intents()),
+            cursors=self._saved[HEAD],
             observe=self._observe,
             killed=self._killed,
         )
-        sweeper = Sweeper(head, lanes, self._flow, self._retention, self._aside, self._clock)
+        sweeper = Sweeper(
+            head,
+            lanes,
+            self._flow,
+            self._retention,
+            self._aside,
+            self._clock,
+            lambda: self._save(head, ledger, force=True),
+        )
         self._couriers = [
             Courier(lane, self._decoder, self._flow, self._clock, self._jitter, self._journal) for lane in lanes
         ]
@@ -190,7 +203,9 @@ class Pipeline(Generic[T]):
             if self._flow.failure is not None:
                 raise RuntimeError("a delivering thread has failed") from self._flow.failure
             draining = self._flow.draining
-            found = bool(self._couriers) and (head.look() or head.bury())
+            waiting = self._must_wait()
+            size = head.look() if self._couriers and not waiting else 0
+            found = bool(size) or waiting or (bool(self._couriers) and head.bury())
             with self._flow.lock:
                 self._flow.head_done = draining and not found
                 if found or draining:
@@ -201,8 +216,20 @@ class Pipeline(Generic[T]):
                 ledger.keep(head.segments)
             self._tell(sweeper, ledger)
             pause = _BUSY if found or draining else min(_IDLE, pause * 1.5)
-            if not found:
+            if size < _WORTHWHILE:
                 time.sleep(pause)
+
+    def _must_wait(self) -> bool:
+        """True while a destination that follows the head has not much room, but is about to have.
+
+        One that falls behind reads again what the head has read. The others wait for it no longer than is noticed.
+        """
+        with self._flow.lock:
+            crowded = any(courier.lane.following and courier.lane.crowded for courier in self._couriers)
+        now = self._clock()
+        if not crowded:
+            self._crowded_since = now
+        return crowded and now - self._crowded_since < _PATIENCE
 
     def _is_over(self) -> bool:
         """True once stopped and every lane has ended, or the time for it is over."""
@@ -267,6 +294,7 @@ class Pipeline(Generic[T]):
         lanes = [courier.lane for courier in self._couriers]
         with self._flow.lock:
             done = {lane.destination.name: dict(lane.done) for lane in lanes}
+            done[HEAD] = {key: position.offset for key, position in self._flow.positions.items()}
             counted = {lane.destination.name: asdict(lane.counters) for lane in lanes}
             frozen = {lane.destination.name: _freezable(lane, force=force) for lane in lanes}
             reached = {lane.destination.name: lane.reached for lane in lanes}

@@ -18,7 +18,6 @@ DEATHS = 3
 
 _SLOT = 256  # bytes; a segment's name and an offset are shorter
 _SLOTS = 256  # threads: one for the head, one for each destination; further ones leave no notes
-_EMPTY = bytes(_SLOT)
 
 
 class Quarantine:
@@ -47,7 +46,7 @@ class Quarantine:
             return
         finally:
             os.close(descriptor)
-        notes = (content[at : at + _SLOT].rstrip(b"\0") for at in range(0, len(content), _SLOT))
+        notes = (content[at : at + _SLOT].partition(b"\0")[0] for at in range(0, len(content), _SLOT))
         self.found = [note.decode("ascii", "replace") for note in notes if note]
 
     def holds(self, record: str) -> bool:
@@ -58,14 +57,14 @@ class Quarantine:
         """Leave a note of ``record``, in the place of this thread's last one."""
         slot = self._slot()
         if self._map is not None and slot < _SLOTS:
-            note = record.encode("ascii", "replace")[:_SLOT]
+            note = record.encode("ascii", "replace")[: _SLOT - 1] + b"\0"
             self._map[slot * _SLOT : slot * _SLOT + len(note)] = note
 
     def clear(self) -> None:
         """Take this thread's note away."""
         slot = self._slot()
         if self._map is not None and slot < _SLOTS:
-            self._map[slot * _SLOT : (slot + 1) * _SLOT] = _EMPTY
+            self._map[slot * _SLOT] = 0
 
     def _slot(self) -> int:
         thread = threading.get_ident()

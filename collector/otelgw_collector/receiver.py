@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from otelgw_collector.segments import OTLP
+from otelgw_collector.segment_format import OTLP
 from otelgw_exporters import foreign, semconv
 
 __all__ = [

@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from otelgw_collector.listening import stop_accepting
 from otelgw_collector.otlp_json import from_json, to_json
 from otelgw_collector.receiver import Answer, Intake, from_protobuf, is_allowed
 
@@ -138,6 +139,7 @@ class HttpReceiver:
         """Take no new requests; those under way have ``limit`` seconds."""
         if self._server is None:
             return
+        await stop_accepting(*(listener.fileno() for listener in self._server.sockets))
         self._server.close()
         for task, connection in list(self._connections.items()):
             connection.closing = True

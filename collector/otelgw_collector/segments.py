@@ -1,19 +1,6 @@
 """The spool: append-only segment files, one writer each; the pipeline only reads them and deletes whole ones.
 
-A file is named ``<worker>-<seq>.seg``. It starts with 28 bytes, the same in every format: magic (7), format version
-(1), a random id (8), the wall-clock time of its creation in nanoseconds (8) and the CRC-32 of these (4). Records
-follow, little-endian::
-
-    marker (4)  payload length (4)  crc32 (4)  record version (1)  kind (1)  payload
-
-The marker is the first half of the file's random id. It lets a reader find the next record after damage without
-guessing, and since no caller can know it, no request body can contain bytes that would pass for a record. The CRC-32
-starts from the marker, version and kind, and runs over the payload.
-
-A record's kind says what its payload is. ``RECORD`` is one finished request, ``OTLP`` an ExportTraceServiceRequest
-from elsewhere. ``INTENT`` is written when a request is routed: an id of 8 bytes and what is known by then; ``SETTLED``,
-right after the request's record, is that id again. What has the one and not the other was in flight when its worker
-died. ``ADDRESSED`` is a record again, for one destination: ``otelgw_collector.address``.
+A file is named ``<worker>-<seq>.seg``; ``otelgw_collector.segment_format`` says what is in it.
 
 The writer holds an exclusive flock while the file is open, so a segment is closed exactly when the lock can be had:
 after a roll, after ``close`` and after the death of the process, however it died. A writer that has no room for a
@@ -27,47 +14,29 @@ import errno
 import fcntl
 import os
 import re
-import struct
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-from zlib import crc32
 
-__all__ = [
-    "ADDRESSED",
-    "FORMAT",
-    "INTENT",
-    "OTLP",
-    "OVERHEAD",
-    "RECORD",
-    "SETTLED",
-    "VERSION",
-    "Entry",
-    "SegmentName",
-    "SegmentReader",
-    "SegmentWriter",
-    "find_segments",
-    "is_waiting",
-    "name_of",
-    "read_between",
-]
+from otelgw_collector.segment_format import (
+    HEADER,
+    MAX_PAYLOAD,
+    OVERHEAD,
+    RECORD,
+    SETTLED,
+    Entry,
+    pack_entry,
+    pack_header,
+    parse,
+    read_header,
+    salvage_marker,
+)
 
-FORMAT = 1
-VERSION = 1  # of a record
-RECORD, INTENT, SETTLED, ADDRESSED, OTLP = 1, 2, 3, 4, 5
-MAX_PAYLOAD = 64 * 1024 * 1024
+__all__ = ["SegmentName", "SegmentReader", "SegmentWriter", "find_segments", "is_waiting", "name_of", "read_between"]
 
-_MAGIC = b"otelgw\x00"
-_HEADER = struct.Struct("<7sB8sQI")
-_ENTRY = struct.Struct("<4sIIBB")
-OVERHEAD = _ENTRY.size  # bytes of a record besides its payload
 _NAME = re.compile(r"(?P<worker>[A-Za-z0-9_.]+)-(?P<seq>[0-9]{1,18})\.seg")
 _CHUNK = 1024 * 1024
-_SALVAGE = 1024 * 1024 * 1024  # bytes of CRC that the search for a lost marker may cost
-# Version and kind of a record: where the fixed part of one may end.
-_TAIL = re.compile(b"(?=[\x01-%c][%c-%c])" % (VERSION, RECORD, OTLP))
 _ABANDONED = 60.0  # seconds after which an empty, unlocked file has no writer any more
 
 
@@ -77,15 +46,6 @@ class SegmentName(NamedTuple):
     worker: str
     seq: int
     path: Path
-
-
-class Entry(NamedTuple):
-    """One record of a segment. ``end`` is the offset of the first byte after it: the cursor once it is dealt with."""
-
-    end: int
-    kind: int
-    version: int
-    payload: bytes
 
 
 def find_segments(directory: Path) -> list[SegmentName]:
@@ -155,7 +115,6 @@ class SegmentWriter:
         self._size = 0
         self._roll_at = 0.0
         self._marker = b""
-        self._seed = 0
         self.path: Path | None = None
 
     def append(self, payload: bytes, kind: int = RECORD, settles: bytes = b"") -> None:
@@ -173,9 +132,9 @@ class SegmentWriter:
         own = OVERHEAD + length + (OVERHEAD + len(settles) if settles else 0)
         if self._fd < 0 or self._size + own > self._limit or self._clock() >= self._roll_at:
             self._roll()
-        parts = [self._header(payload, kind), payload]
+        parts = [pack_entry(self._marker, payload, kind), payload]
         if settles:
-            parts += [self._header(settles, SETTLED), settles]
+            parts += [pack_entry(self._marker, settles, SETTLED), settles]
         try:
             written = os.writev(self._fd, parts)
             if written != own:
@@ -185,10 +144,6 @@ class SegmentWriter:
             self._make_room(own)
             raise
         self._size += own
-
-    def _header(self, payload: bytes, kind: int) -> bytes:
-        check = crc32(payload, self._seed ^ (VERSION << 8 | kind))
-        return _ENTRY.pack(self._marker, len(payload), check, VERSION, kind)
 
     def unsynced(self) -> list[int]:
         """Return descriptors of everything that may not have reached the disk; the caller syncs and closes them."""
@@ -226,7 +181,7 @@ class SegmentWriter:
     def _make_room(self, wanted: int) -> None:
         """Give the segment to the reader where the disk is full: only whole ones are deleted once they are delivered,
         and this one might be all that there is to delete."""
-        if self._fd < 0 or self._size <= _HEADER.size:
+        if self._fd < 0 or self._size <= HEADER:
             return
         try:
             disk = os.fstatvfs(self._fd)
@@ -274,8 +229,7 @@ class SegmentWriter:
         self._fd, self.path, self._new = fd, path, True
         self._wait_no_more()
         self._marker = identity[:4]
-        self._seed = int.from_bytes(self._marker, "little")
-        self._size = _HEADER.size
+        self._size = HEADER
         self._limit = self._max_bytes
         self._roll_at = self._clock() + self._max_age
 
@@ -296,7 +250,7 @@ class SegmentWriter:
             try:
                 # A reader leaves an empty file alone, so the lock is always held before the header can be seen.
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                header = _pack_header(identity)
+                header = pack_header(identity)
                 if os.write(fd, header) != len(header):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
                 if os.fstat(fd).st_nlink:
@@ -307,79 +261,6 @@ class SegmentWriter:
                 path.unlink(missing_ok=True)
                 raise
             os.close(fd)
-
-
-def _pack_header(identity: bytes, form: int = FORMAT) -> bytes:
-    header = _HEADER.pack(_MAGIC, form, identity, time.time_ns(), 0)[:-4]
-    return header + crc32(header).to_bytes(4, "little")
-
-
-class _Parsed(NamedTuple):
-    entries: list[Entry]
-    consumed: int
-    skipped: int
-
-
-def _read_entry(buffer: bytes, at: int, base: int, marker: bytes) -> Entry | None:
-    """Return the whole, undamaged record at ``at``; None if there is none."""
-    if at < 0 or at + _ENTRY.size > len(buffer):
-        return None
-    mark, length, check, version, kind = _ENTRY.unpack_from(buffer, at)
-    start = at + _ENTRY.size
-    if mark != marker or length > MAX_PAYLOAD or start + length > len(buffer):
-        return None
-    payload = buffer[start : start + length]
-    if crc32(payload, int.from_bytes(marker, "little") ^ (version << 8 | kind)) != check:
-        return None
-    return Entry(base + start + length, kind, version, payload)
-
-
-def _parse(buffer: bytes, base: int, marker: bytes) -> _Parsed:
-    """Return the records in ``buffer``, which holds a segment's bytes from offset ``base`` on.
-
-    Bytes between two records that are no record are skipped. Bytes after the last record are left: they may be damage,
-    or a record whose end is still to come.
-    """
-    entries: list[Entry] = []
-    at = skipped = 0
-    while at < len(buffer):
-        entry = _read_entry(buffer, at, base, marker)
-        if entry is None:
-            gap = at
-            while entry is None and (at := buffer.find(marker, at + 1)) >= 0:
-                entry = _read_entry(buffer, at, base, marker)
-            if entry is None:
-                return _Parsed(entries, gap, skipped)
-            skipped += at - gap
-        entries.append(entry)
-        at = entry.end - base
-    return _Parsed(entries, at, skipped)
-
-
-def _salvage_marker(buffer: bytes) -> bytes | None:
-    """Return the marker of a segment whose header is destroyed: the one whose records take the most room.
-
-    A record of any kind will do. What lies within a record that checks out is not looked at, so that a body that looks
-    like a record counts only where the record around it is damaged, too.
-    """
-    found: Counter[bytes] = Counter()
-    budget = _SALVAGE
-    passed = 0
-    for match in _TAIL.finditer(buffer):
-        start = match.start() - _ENTRY.size + 2
-        if start < passed:
-            continue
-        marker, length = buffer[start : start + 4], int.from_bytes(buffer[start + 4 : start + 8], "little")
-        if start + _ENTRY.size + length > len(buffer):
-            continue
-        budget -= length
-        if budget < 0:
-            break
-        entry = _read_entry(buffer, start, 0, marker)
-        if entry is not None:
-            passed = entry.end
-            found[marker] += entry.end - start
-    return max(found, key=found.__getitem__, default=None)
 
 
 class SegmentReader:
@@ -407,17 +288,15 @@ class SegmentReader:
             raise
 
     def _read_header(self) -> None:
-        header = os.pread(self._fd, _HEADER.size, 0)
-        if len(header) < _HEADER.size and not (self._is_abandoned() and self.closed):
+        header = os.pread(self._fd, HEADER, 0)
+        if len(header) < HEADER and not (self._is_abandoned() and self.closed):
             raise BlockingIOError(errno.EAGAIN, "the segment has no header yet", str(self.path))
-        self.supported = True
-        self._marker: bytes | None = None
-        identity = b""
-        if len(header) == _HEADER.size and crc32(header[:-4]) == int.from_bytes(header[-4:], "little"):
-            magic, version, identity, _, _ = _HEADER.unpack(header)
-            self.supported = magic == _MAGIC and version <= FORMAT
-            self._marker = identity[:4]
-            self.offset = max(self.offset, _HEADER.size)
+        told = read_header(header)
+        self.supported = told is None or told.supported
+        self._marker = told.marker if told else None
+        identity = told.identity if told else b""
+        if told:
+            self.offset = max(self.offset, HEADER)
         self.key = f"{self.path.name}:{identity.hex()}"
 
     def _is_abandoned(self) -> bool:
@@ -458,7 +337,7 @@ class SegmentReader:
         span = max_bytes
         while self.offset < end:
             buffer = os.pread(self._fd, min(span, end - self.offset), self.offset)
-            parsed = _parse(buffer, self.offset, self._marker or b"")
+            parsed = parse(buffer, self.offset, self._marker or b"")
             self.skipped += parsed.skipped
             at_end = self.offset + len(buffer) >= end or not buffer
             if at_end and bounded:
@@ -472,7 +351,7 @@ class SegmentReader:
         return []
 
     def _find_marker(self, bounded: bool, end: int) -> bool:
-        self._marker = _salvage_marker(os.pread(self._fd, end, 0))
+        self._marker = salvage_marker(os.pread(self._fd, end, 0))
         if self._marker is None and bounded:
             self.skipped += max(0, end - self.offset)
             self.offset = max(self.offset, end)

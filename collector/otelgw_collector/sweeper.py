@@ -19,7 +19,8 @@ from otelgw_collector.flow import Flow, Position
 from otelgw_collector.head import Head
 from otelgw_collector.lane import Lane
 from otelgw_collector.retention import UNAUTHENTICATED, Retention, Stored, victims
-from otelgw_collector.segments import ADDRESSED, INTENT, SETTLED, Entry, SegmentReader, name_of
+from otelgw_collector.segment_format import ADDRESSED, INTENT, SETTLED, Entry
+from otelgw_collector.segments import SegmentReader, name_of
 
 __all__ = ["Sweeper"]
 
@@ -30,7 +31,7 @@ _PAUSE = 1.0  # seconds between two looks at sizes
 
 
 class Sweeper:
-    """Belongs to the head's thread."""
+    """Belongs to the head's thread. ``save`` puts on disk how far the lanes are."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Sweeper:
         retention: Retention,
         aside: Aside,
         clock: Callable[[], float] = time.monotonic,
+        save: Callable[[], object] = lambda: None,
     ) -> None:
         self._head = head
         self._lanes = lanes
@@ -47,6 +49,7 @@ class Sweeper:
         self._retention = retention
         self._aside = aside
         self._clock = clock
+        self._save = save
         self._found: dict[str, tuple[float, int]] = {}
         self._dropped: Counter[str] = Counter()
         self._told_at = float("-inf")
@@ -70,6 +73,10 @@ class Sweeper:
         sizes = {each.key: each.size for each in (*stored, *newer)}
         delivered = {each.key for each in stored if each.delivered}
         deleted = False
+        if not delivered.isdisjoint(gone):
+            # Else a crash would have batches made again of which a part is gone. A full disk may not take it: then room
+            # matters more.
+            self._save()
         for key in gone:
             if key not in self._head.read_out:
                 self.size -= sizes[key] if self._give_up_newer(Path(key)) else 0

@@ -17,7 +17,7 @@ from opentelemetry.trace import format_span_id
 from otelgw_exporters import blob_columns, blob_keys, payload, semconv
 from otelgw_exporters.base64_files import stripped
 from otelgw_exporters.calls import Call
-from otelgw_exporters.delivery import UNUSABLE, Verdict, let_others_run
+from otelgw_exporters.delivery import UNUSABLE, Verdict
 from otelgw_exporters.errors import DestinationConfigError
 from otelgw_exporters.otlp_wire import Encoder, assemble, split, to_json
 
@@ -94,7 +94,6 @@ class Layout:
     ) -> Iterator[tuple[Call, ReadableSpan, bytes]]:
         """Give every call with the span of the whole request and its payload."""
         for call in payload.calls(spans):
-            let_others_run()
             try:
                 data = payload.encoded(call)
                 whole = call.server if call.server is not None else call.span
@@ -119,7 +118,6 @@ class Layout:
         for position, span in enumerate(spans):
             traces.setdefault(span.context.trace_id if span.context else 0, []).append(position)
         for positions in traces.values():
-            let_others_run()
             members = [spans[position] for position in positions]
             at = max(span.end_time or span.start_time or 0 for span in members)
             about = next((span for span in members if semconv.OTELGW_TEAM_ID in (span.attributes or {})), members[0])
@@ -156,7 +154,6 @@ class Layout:
             yield run
 
     def _object(self, entries: list[_Entry]) -> Blob:
-        let_others_run()
         lines = [entry.line for entry in entries]
         raw = b"\n".join(lines) + b"\n"
         named = f"{entries[0].directory}{min(entry.at for entry in entries)}-{len(entries)}"

@@ -29,7 +29,6 @@ from otelgw_exporters.delivery import (
     Outcome,
     Verdict,
     all_retry,
-    let_others_run,
 )
 from otelgw_exporters.errors import DestinationError, naming
 from otelgw_exporters.semconv import profile_of
@@ -90,10 +89,7 @@ class CallbackExporter(Exporter):
                 return Outcome((problem,) * len(spans))
             if self._is_exporter:
                 return Outcome(tuple(self._exported(spans, deadline)))
-            found = []
-            for call in payload.calls(spans):
-                let_others_run()
-                found.append((call, self._logged_call(call, deadline)))
+            found = [(call, self._logged_call(call, deadline)) for call in payload.calls(spans)]
             return Outcome(verdicts_of(len(spans), found))
         finally:
             self._lock.release()

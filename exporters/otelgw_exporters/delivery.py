@@ -7,7 +7,6 @@ and why). Whoever calls it keeps the spans that are to be retried. ``export`` wr
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -31,13 +30,8 @@ __all__ = [
     "all_retry",
     "backoff",
     "deliver_in_parts",
-    "let_others_run",
     "to_outcome",
 ]
-
-# Where cores are short a process that computes for long makes others wait for the rest of its time slice, niceness or
-# not; one that offers its turn after each piece of work does not. It costs less than a microsecond.
-let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 T = TypeVar("T")

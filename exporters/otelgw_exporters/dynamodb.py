@@ -30,7 +30,6 @@ from otelgw_exporters.delivery import (
     Reply,
     Verdict,
     all_retry,
-    let_others_run,
 )
 from otelgw_exporters.errors import naming
 from otelgw_exporters.overflow import Overflow, Place
@@ -112,7 +111,6 @@ class DynamoDbExporter(Exporter):
         items: list[_Item] = []
         found: list[tuple[Call, Verdict]] = []
         for call in payload.calls(spans):
-            let_others_run()
             made = self._item(call, deadline)
             if isinstance(made, _Item):
                 items.append(made)

@@ -17,7 +17,7 @@ from opentelemetry.trace import format_trace_id
 
 from otelgw_exporters import catalog, http, options, payload
 from otelgw_exporters.calls import Call
-from otelgw_exporters.delivery import DONE, UNUSABLE, Exporter, Outcome, Reply, Verdict, all_retry, let_others_run
+from otelgw_exporters.delivery import DONE, UNUSABLE, Exporter, Outcome, Reply, Verdict, all_retry
 from otelgw_exporters.errors import DestinationConfigError, naming
 from otelgw_exporters.kafka_client import Client, Message
 from otelgw_exporters.otlp_encoder import encoder
@@ -105,7 +105,6 @@ class KafkaExporter(Exporter):
         """Return a message a call; the spans of one that cannot be encoded get their verdict."""
         pieces: list[_Piece] = []
         for call in payload.calls(spans):
-            let_others_run()
             try:
                 pieces.append(_Piece(Message(_trace(call), payload.encoded(call)), call.positions))
             except UNUSABLE as error:

@@ -27,8 +27,8 @@ class Layers(dict[str, Any]):
 
     @classmethod
     def of(cls, shared: tuple[Mapping[str, Any], ...], own: dict[str, Any]) -> Layers:
-        """Return the layers after taking out of ``own`` what is shared."""
+        """Return the layers after taking out of ``own``, which is the caller's no more, what is shared."""
         for layer in shared:
-            if not own.keys().isdisjoint(layer):
-                own = {key: value for key, value in own.items() if key not in layer}
+            for key in own.keys() & layer:
+                del own[key]
         return cls(shared, own)

@@ -60,6 +60,7 @@ class _OtlpExporter(Exporter):
         self._mask = http.Masked({**self._headers, "": password})
         self._max_bytes: int = self._options["max_request_bytes"]
         self._encode = encoder(profile_of(self._options)).shared()
+        self.ahead = self._encode.ready
 
     def _tls(self) -> http.Tls:
         paths = ("certificate", "client_key", "client_certificate")

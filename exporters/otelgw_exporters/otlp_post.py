@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw_exporters import http
-from otelgw_exporters.delivery import Outcome, Reply, Verdict, deliver_in_parts, to_outcome
+from otelgw_exporters.delivery import UNUSABLE, Outcome, Reply, Verdict, deliver_in_parts, to_outcome
 from otelgw_exporters.otlp_wire import EncodedSpan, split
 
 __all__ = ["TOO_LARGE", "agent", "deliver_encoded", "packed", "partial", "post"]
@@ -80,16 +80,31 @@ def deliver_encoded(
     """
     encoded: list[EncodedSpan] = []
     verdicts: list[Verdict | None] = []
+    try:
+        encoded = [encode(span) for span in spans]
+    except UNUSABLE:
+        encoded, verdicts = _encodable(spans, encode)
+    decided = deliver_in_parts(cut(encoded, max_bytes), send, deadline)
+    outcome = to_outcome(decided)
+    if not verdicts:
+        return outcome
+    sent = iter(outcome.verdicts)
+    return Outcome(tuple(verdict or next(sent) for verdict in verdicts), outcome.rejected, outcome.message)
+
+
+def _encodable(
+    spans: Sequence[ReadableSpan], encode: Callable[[ReadableSpan], EncodedSpan]
+) -> tuple[list[EncodedSpan], list[Verdict | None]]:
+    """Return what can be encoded, and of every span the verdict if it cannot."""
+    encoded: list[EncodedSpan] = []
+    verdicts: list[Verdict | None] = []
     for span in spans:
         try:
             encoded.append(encode(span))
             verdicts.append(None)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        except UNUSABLE as error:
             verdicts.append(Verdict("dead", f"the span cannot be encoded ({type(error).__name__})"))
-    decided = deliver_in_parts(cut(encoded, max_bytes), send, deadline)
-    outcome = to_outcome(decided)
-    sent = iter(outcome.verdicts)
-    return Outcome(tuple(verdict or next(sent) for verdict in verdicts), outcome.rejected, outcome.message)
+    return encoded, verdicts
 
 
 def _is_json(answer: http.Answer) -> bool:

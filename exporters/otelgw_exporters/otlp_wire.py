@@ -22,36 +22,57 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
-from otelgw_exporters.delivery import let_others_run
+from otelgw_exporters import semconv
 from otelgw_exporters.layers import Layers
 from otelgw_exporters.semconv import FORMS, json_text
 
-__all__ = ["EncodedSpan", "Encoder", "Singly", "assemble", "split", "to_json"]
+__all__ = ["EncodedSpan", "Encoder", "Ready", "Singly", "assemble", "split", "to_json"]
 
 _INT64, _UINT64 = 1 << 63, (1 << 64) - 1
 _DOUBLE = struct.Struct("<d")
 _TIMES = struct.Struct("<BQBQ")
 _FLAGS = struct.Struct("<BBI")
-# By value: an enum's own hash is a Python function. OTLP counts kinds from 1, 0 being unspecified.
+# By value: an enum's own hash is a Python function, and so is ``value``. OTLP counts kinds from 1, 0 being unspecified.
 _KINDS = {kind.value: bytes((0x30, kind.value + 1)) for kind in SpanKind}
 _CODES = {StatusCode.UNSET.value: b"", StatusCode.OK.value: b"\x18\x01", StatusCode.ERROR.value: b"\x18\x02"}
 _TRACE_FLAGS = int(SpanFlags.SPAN_FLAGS_TRACE_FLAGS_MASK)
 _LOCAL = int(SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
 _REMOTE = _LOCAL | int(SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
 _AS_JSON = FORMS["json_string"]
-_PLAIN = frozenset({bool, int, float})
+# Their values are new with every request: to remember them is to forget what comes again.
+_UNIQUE = frozenset(
+    {
+        semconv.CLIENT_ADDRESS,
+        semconv.GEN_AI_RESPONSE_ID,
+        semconv.OTELGW_ATTEMPT_REQUEST_ID,
+        semconv.OTELGW_CALL_ID,
+        semconv.OTELGW_REQUEST_SHA256,
+        semconv.OTELGW_RESPONSE_SHA256,
+    }
+)
 _SHORT = 80  # characters: a hash in hex; longer values are mostly unique
-_LARGE = 1000  # bytes: one span of a request has its messages
 _KNOWN = 20_000  # resources, scopes and layers
-_OVERHEAD = 8  # bytes of tag and length around a span, at most
+_OVERHEAD = 8  # bytes of tag and length around a message, at most
 
 
 class EncodedSpan(NamedTuple):
-    """A span in wire format, with its resource and scope: the wire format of the messages around it, without it."""
+    """A span in wire format, as the field of the ScopeSpans around it, with its resource and scope: the wire format of
+    those messages without it."""
 
     resource: bytes
     scope: bytes
     span: bytes
+
+
+class Ready(ReadableSpan):
+    """A span that is encoded already. What is left of it is its ids, name and end."""
+
+    def __init__(self, span: ReadableSpan, encoded: EncodedSpan) -> None:
+        # Not the constructor of a whole span: there are three of these for every request.
+        self._context = span._context
+        self._name = span._name
+        self._end_time = span._end_time
+        self.encoded = encoded
 
 
 class Singly(NamedTuple):
@@ -96,19 +117,30 @@ class Encoder:
         Raises:
             ValueError, TypeError: the span cannot be expressed in OTLP.
         """
+        if type(span) is Ready:
+            return span.encoded
         done = self._done
         encoded = done.get(span) if done is not None else None
         if encoded is None:
-            encoded = EncodedSpan(
-                self._once(span.resource, _resource),
-                self._once(span.instrumentation_scope, _scope),
-                _span(span, self._attributes(span._attributes or {})),
-            )
-            if len(encoded.span) > _LARGE:
-                let_others_run()
+            encoded = self._encoded(span)
             if done is not None:
                 done[span] = encoded
         return encoded
+
+    def ready(self, span: ReadableSpan) -> Ready:
+        """Return ``span`` as this encoder takes it later, without anything else that it holds.
+
+        Raises:
+            ValueError, TypeError: the span cannot be expressed in OTLP.
+        """
+        return Ready(span, self._encoded(span))
+
+    def _encoded(self, span: ReadableSpan) -> EncodedSpan:
+        return EncodedSpan(
+            self._once(span._resource, _resource),
+            self._once(span._instrumentation_scope, _scope),
+            _span(span, self._attributes(span._attributes or {})),
+        )
 
     def _attributes(self, attributes: Mapping[str, Any]) -> bytes:
         if self._singly is None or not self._singly.merged.isdisjoint(attributes):
@@ -123,7 +155,9 @@ class Encoder:
         return b"".join(
             [
                 known(key, value)
-                if type(value) in _PLAIN or (type(value) is str and len(value) <= _SHORT)
+                if ((kind := type(value)) is str and len(value) <= _SHORT and key not in _UNIQUE)
+                or kind is int
+                or kind is bool
                 else pair(key, value)
                 for key, value in attributes.items()
             ]
@@ -135,7 +169,12 @@ class Encoder:
             return _attributes(9, self._shape({key: value}))
         if key in singly.dropped:
             return b""
-        if singly.form is _AS_JSON and type(value) is list and value and type(value[0]) is dict:
+        kind = type(value)
+        if kind is str:
+            return _text_pair(key, value.encode("utf-8", "replace"))
+        if kind is float:
+            return _double_head(key) + _DOUBLE.pack(value)
+        if kind is list and value and type(value[0]) is dict and singly.form is _AS_JSON:
             return _text_pair(key, json_text(value))
         formed = singly.form(value)
         if type(formed) is str:
@@ -153,11 +192,13 @@ class Encoder:
 
 def split(spans: Sequence[EncodedSpan], max_bytes: int) -> list[Sequence[EncodedSpan]]:
     """Return runs of ``spans`` whose requests are at most ``max_bytes`` long; a longer span stands alone."""
+    if sum([len(resource) + len(scope) + len(span) + 3 * _OVERHEAD for resource, scope, span in spans]) <= max_bytes:
+        return [spans] if spans else []
     runs: list[Sequence[EncodedSpan]] = []
     start = size = 0
     seen: set[tuple[bytes, bytes]] = set()
     for index, encoded in enumerate(spans):
-        own = len(encoded.span) + _OVERHEAD
+        own = len(encoded.span)
         around = 0 if encoded[:2] in seen else len(encoded.resource) + len(encoded.scope) + 3 * _OVERHEAD
         if index > start and size + own + around > max_bytes:
             runs.append(spans[start:index])
@@ -172,23 +213,23 @@ def split(spans: Sequence[EncodedSpan], max_bytes: int) -> list[Sequence[Encoded
 def assemble(spans: Iterable[EncodedSpan]) -> bytes:
     """Return the ExportTraceServiceRequest of ``spans``, grouped by resource and scope in order of appearance."""
     resources: dict[bytes, dict[bytes, list[bytes]]] = {}
-    for encoded in spans:
-        resources.setdefault(encoded.resource, {}).setdefault(encoded.scope, []).append(encoded.span)
+    around: tuple[object, object] = (None, None)
+    members: list[bytes] = []
+    for resource, scope, span in spans:
+        if around[0] is not resource or around[1] is not scope:
+            members = resources.setdefault(resource, {}).setdefault(scope, [])
+            around = (resource, scope)
+        members.append(span)
     # Sizes first, so that the spans, which are nearly all of it, are copied once.
     request: list[bytes] = []
     for resource, scopes in resources.items():
         groups: list[bytes] = [resource]
         inside = len(resource)
         for scope, members in scopes.items():
-            pieces: list[bytes] = []
-            size = len(scope)
-            for member in members:
-                length = _varint(len(member))
-                size += 1 + len(length) + len(member)
-                pieces += (b"\x12", length, member)
+            size = len(scope) + sum(map(len, members))
             length = _varint(size)
             inside += 1 + len(length) + size
-            groups += (b"\x12", length, scope, *pieces)
+            groups += (b"\x12", length, scope, *members)
         request += (b"\x0a", _varint(inside), *groups)
     return b"".join(request)
 
@@ -251,7 +292,8 @@ def _scope(scope: Any) -> bytes:
 
 
 def _span(span: ReadableSpan, attributes: bytes) -> bytes:
-    """Return a Span. Written out by hand, as the attributes are: most of what a destination costs is spent here.
+    """Return a Span as the field that it is. Written out by hand, as the attributes are: most of what a destination
+    costs is spent here.
 
     The private attributes are what the SDK's properties return; a property is a call, and some of these copy.
     """
@@ -260,7 +302,7 @@ def _span(span: ReadableSpan, attributes: bytes) -> bytes:
         raise ValueError("the span has no context")
     trace_id, span_id, _, flags, state, _ = context
     parent, status, kept = span._parent, span._status, span._attributes
-    name, description = span._name.encode("utf-8", "replace"), status.description
+    name, code, description = span._name.encode("utf-8", "replace"), status._status_code, status._description
     size = len(name)
     try:
         times = _TIMES.pack(0x39, span._start_time or 0, 0x41, span._end_time or 0)
@@ -272,9 +314,9 @@ def _span(span: ReadableSpan, attributes: bytes) -> bytes:
         b"" if state is DEFAULT_TRACE_STATE else _state(context),
         b"\x22\x08" + parent[1].to_bytes(8, "big") if parent is not None else b"",
         b"\x2a" + (_ONE_BYTE[size] if size < 0x80 else _varint(size)) + name if size else b"",
-        _KINDS[span._kind.value],
+        _KINDS[span._kind._value_],
         times,
-        _status(status.status_code, description) if description else _STATUSES[status.status_code.value],
+        _status(code, description) if description else _STATUSES[code._value_],
         around,
         attributes,
     ]
@@ -287,7 +329,8 @@ def _span(span: ReadableSpan, attributes: bytes) -> bytes:
     if span._links or type(span._links) is not tuple:
         parts += [_field(13, _link(link)) for link in span._links]
         parts.append(b"\x70" + _varint(span.dropped_links) if span.dropped_links else b"")
-    return b"".join(parts)
+    whole = _varint(sum(map(len, parts)))
+    return b"".join((b"\x12", whole, *parts))
 
 
 def _state(context: SpanContext) -> bytes:
@@ -339,6 +382,13 @@ def _text_pair(key: str, text: bytes) -> bytes:
     name = _key(key)
     whole = len(name) + 1 + (1 if holder < 0x80 else _size(holder)) + holder
     return b"".join((b"\x4a", _varint(whole), name, b"\x12", _varint(holder), b"\x0a", _varint(value), text))
+
+
+@lru_cache(maxsize=1024)
+def _double_head(key: str) -> bytes:
+    """Return attribute ``key`` of a span with a number, up to the number's eight bytes."""
+    name = _key(key)
+    return b"\x4a" + _varint(len(name) + 11) + name + b"\x12\x09\x21"
 
 
 @lru_cache(maxsize=1024)

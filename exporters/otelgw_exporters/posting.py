@@ -25,7 +25,6 @@ from otelgw_exporters.delivery import (
     Verdict,
     all_retry,
     deliver_in_parts,
-    let_others_run,
     to_outcome,
 )
 
@@ -87,7 +86,6 @@ class Posting(Exporter):
         pieces: list[Piece] = []
         found: list[tuple[Call, Verdict]] = []
         for call in payload.calls(spans):
-            let_others_run()
             try:
                 data = self.encode(call)
             except Undeliverable as error:

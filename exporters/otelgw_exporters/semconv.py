@@ -89,7 +89,6 @@ GEN_AI_REQUEST_TOP_P: Final = "gen_ai.request.top_p"
 GEN_AI_RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 GEN_AI_RESPONSE_ID: Final = "gen_ai.response.id"
 GEN_AI_RESPONSE_MODEL: Final = "gen_ai.response.model"
-GEN_AI_RESPONSE_STATUS: Final = "gen_ai.response.status"
 GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 GEN_AI_SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
 GEN_AI_TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
@@ -219,8 +218,11 @@ def _as_json(value: Any) -> Any:
     kind = type(value)
     if kind in _SIMPLE:
         return value
-    if kind is list and value and type(value[0]) is dict:  # messages, as nearly always
-        return _json(value)
+    if kind is list and value:
+        if type(value[0]) is dict:  # messages, as nearly always
+            return _json(value)
+        if type(value[0]) is str and all(type(each) is str for each in value):
+            return value
     if isinstance(value, Mapping) or (_is_list(value) and any(isinstance(v, Mapping) or _is_list(v) for v in value)):
         return _json(value)
     return value

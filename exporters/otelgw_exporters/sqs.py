@@ -30,7 +30,6 @@ from otelgw_exporters.delivery import (
     Verdict,
     all_retry,
     deliver_in_parts,
-    let_others_run,
     to_outcome,
 )
 from otelgw_exporters.errors import DestinationConfigError, naming
@@ -91,7 +90,6 @@ class SqsExporter(Exporter):
         messages: list[_Message] = []
         found: list[tuple[Call, Verdict]] = []
         for call in payload.calls(spans):
-            let_others_run()
             made = self._message(call, deadline)
             if isinstance(made, _Message):
                 messages.append(made)

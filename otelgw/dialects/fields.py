@@ -52,7 +52,9 @@ def count(value: Any) -> int | None:
 
 def number(value: Any) -> float | None:
     """Return a finite number as float, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if type(value) is not int:
         return None
     try:
         as_float = float(value)

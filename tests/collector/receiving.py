@@ -24,7 +24,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from otelgw_collector.receiver import Intake
 from otelgw_collector.receiver_grpc import GrpcReceiver
 from otelgw_collector.receiver_http import HttpReceiver
-from otelgw_collector.segments import OTLP, SegmentReader, SegmentWriter, find_segments
+from otelgw_collector.segment_format import OTLP
+from otelgw_collector.segments import SegmentReader, SegmentWriter, find_segments
 
 __all__ = ["OWN", "RunningReceiver", "payloads", "request", "span", "spans_of"]
 

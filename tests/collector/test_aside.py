@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otelgw_collector import segments
+from otelgw_collector import segment_format
 from otelgw_collector.aside import Aside
 from otelgw_collector.pipeline import Health, Retention
 from otelgw_collector.segments import SegmentWriter
@@ -72,9 +72,9 @@ def test_what_a_newer_otelgw_wrote_is_counted_and_goes_only_when_there_is_no_roo
     caplog.set_level(logging.ERROR, "otelgw_collector")
     spool = Spool(tmp_path)
     spool.segments.mkdir()
-    (spool.segments / "old-00000001.seg").write_bytes(segments._pack_header(b"12345678", form=2) + bytes(5000))
+    (spool.segments / "old-00000001.seg").write_bytes(segment_format.pack_header(b"12345678", form=2) + bytes(5000))
     writer = SegmentWriter(spool.segments, "w0")
-    monkeypatch.setattr(segments, "VERSION", 2)
+    monkeypatch.setattr(segment_format, "VERSION", 2)
     for number in range(40):
         writer.append(b"%04d" % number + bytes(996))
     monkeypatch.undo()

@@ -6,16 +6,19 @@ import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw_collector.journal import Journal, resumed
 from otelgw_collector.lane import Frozen, Item, Run, runs_of
 from otelgw_collector.pipeline import Batching
-from otelgw_collector.segments import INTENT, OVERHEAD, SegmentWriter
+from otelgw_collector.segment_format import INTENT, OVERHEAD
+from otelgw_collector.segments import SegmentWriter
 from otelgw_exporters.delivery import all_retry
 from tests.collector.destinations import Scripted, Spool, eventually, running
 from tests.collector.disks import disk
@@ -197,6 +200,90 @@ def test_after_a_kill_everything_that_is_sent_again_is_sent_in_the_same_batches(
     assert len(before) == 8
     assert again.tries[:8] == before
     assert sorted(again.names, key=int) == [str(number) for number in range(120)]
+
+
+DELETING = """
+import os, pathlib, sys, threading, time
+from otelgw_collector import pipeline
+from otelgw_collector.segments import SegmentWriter
+from tests.collector.destinations import Scripted, Spool, eventually
+pipeline._SAVE = 3600.0
+spool = Spool(pathlib.Path(sys.argv[1]))
+writers = [SegmentWriter(spool.segments, name) for name in ("w0", "w1")]
+running = spool.pipeline(Scripted("one").destination())
+threading.Thread(target=running.run, daemon=True).start()
+eventually(lambda: running.status() and running.status()[0].state == "ok")
+for writer in writers:
+    writer.append(b"x")
+eventually(lambda: running.status()[0].counters.delivered == 2)
+writers[0].close()
+eventually(lambda: len(spool.files) == 1)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_no_segment_goes_before_it_is_saved_that_its_batches_are_delivered(tmp_path: Path) -> None:
+    """Else what is left of such a batch would be sent again in another, and the rest counted as lost."""
+    died = subprocess.run([sys.executable, "-c", DELETING, str(tmp_path)], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL
+    spool, one = Spool(tmp_path), Scripted("one")
+    writer = SegmentWriter(spool.segments, "w2")
+    writer.append(b"later")
+
+    with running(spool.pipeline(one.destination())) as pipeline:
+        eventually(lambda: "later" in one.names)
+        assert pipeline.status()[0].counters.dropped == 0
+    writer.close()
+
+    assert one.tries == [["later"]]
+
+
+SELECTING = """
+import os, pathlib, sys, threading, time
+from otelgw_collector.segment_format import INTENT
+from otelgw_collector.segments import SegmentWriter
+from tests.collector.destinations import Scripted, Spool, eventually
+def select(spans):
+    writer.append(bytes(8) + b"the next request", INTENT)
+    time.sleep(1)
+    return spans
+def take(spans):
+    os.kill(os.getpid(), 9)
+spool = Spool(pathlib.Path(sys.argv[1]))
+writer = SegmentWriter(spool.segments, "w0")
+running = spool.pipeline(Scripted("one", take).destination(select=select))
+threading.Thread(target=running.run, daemon=True).start()
+eventually(lambda: running.status() and running.status()[0].state == "ok")
+writer.append(b"x")
+time.sleep(60)
+"""
+
+
+def test_what_is_being_selected_when_the_head_reads_on_is_not_lost_by_a_kill(tmp_path: Path) -> None:
+    died = subprocess.run([sys.executable, "-c", SELECTING, str(tmp_path)], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL
+
+    one = Scripted("one")
+    with running(Spool(tmp_path).pipeline(one.destination())):
+        eventually(lambda: one.names == ["x"])
+
+
+def test_nothing_is_tried_for_the_first_time_when_it_cannot_be_noted_any_more(tmp_path: Path) -> None:
+    def select(spans: Sequence[ReadableSpan]) -> Sequence[ReadableSpan]:
+        assert one.closed.wait(20)  # the pipeline has come to its end
+        return spans
+
+    spool = Spool(tmp_path)
+    one, again = Scripted("one"), Scripted("one")
+    writer = SegmentWriter(spool.segments, "w0")
+    writer.append(b"x")
+    with running(spool.pipeline(one.destination(select=select)), limit=0.5):
+        pass
+    writer.close()
+    with running(spool.pipeline(again.destination())):
+        eventually(lambda: again.names == ["x"])
+
+    assert one.tries == []
 
 
 def test_what_was_in_flight_is_known_after_a_kill_though_its_records_are_only_noted(tmp_path: Path) -> None:

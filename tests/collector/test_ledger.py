@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otelgw_collector.ledger import Changes, Ledger
+from otelgw_collector.ledger import HEAD, Changes, Ledger
 from tests.collector.disks import disk
 
 
@@ -27,6 +27,18 @@ def test_cursors_outlast_the_process_in_a_private_file(tmp_path: Path) -> None:
     assert second.cursors("c") == {}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     second.close()
+
+
+def test_a_new_destination_begins_where_the_furthest_other_one_is_and_not_where_the_head_is(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "pipeline.db")
+    ledger.enlist(["a", "b"])
+    assert ledger.save(Changes(cursors={"a": {"s": 5}, "b": {"s": 7}, HEAD: {"s": 9, "t": 3}}))
+
+    ledger.enlist(["a", "b", "c"])
+
+    assert ledger.cursors("c") == {"s": 7}
+    assert ledger.cursors(HEAD) == {"s": 9, "t": 3}
+    ledger.close()
 
 
 def test_what_is_saved_survives_a_kill(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from otelgw_collector import letters
 from otelgw_collector.address import Address, encode
 from otelgw_collector.ledger import Changes, Ledger
 from otelgw_collector.letters import Key, Letter, Stored
-from otelgw_collector.segments import ADDRESSED, RECORD, SegmentWriter
+from otelgw_collector.segment_format import ADDRESSED, RECORD
+from otelgw_collector.segments import SegmentWriter
 from otelgw_exporters.delivery import DONE, Outcome, Verdict, all_retry
 from tests.collector.destinations import QUICK, Scripted, Spool, eventually, running
 

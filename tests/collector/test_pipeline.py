@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from otelgw_collector import segments
+from otelgw_collector import segment_format
 from otelgw_collector.pipeline import Batching
 from otelgw_collector.segments import SegmentWriter
 from otelgw_exporters.delivery import DONE, Outcome, Verdict, all_done, all_retry
-from tests.collector.destinations import Scripted, Spool, eventually, running
+from tests.collector.destinations import Scripted, Spool, decode, eventually, running
 
 ROOT = Path(__file__).parents[2]
 SMALL = Batching(records=4, queue_records=8, linger=0.02, first=0.005)
@@ -247,13 +247,13 @@ def test_the_segments_of_dead_workers_are_delivered_and_deleted(spool: Spool) ->
 def test_segments_without_records_are_deleted(spool: Spool) -> None:
     """What a writer leaves that dies before its first record."""
     spool.segments.mkdir(mode=0o700)
-    (spool.segments / "w0-00000001.seg").write_bytes(segments._pack_header(b"12345678"))
+    (spool.segments / "w0-00000001.seg").write_bytes(segment_format.pack_header(b"12345678"))
     (spool.segments / "w1-00000001.seg").touch()
     os.utime(spool.segments / "w1-00000001.seg", (0, 0))
     one = Scripted("one")
     with running(spool.pipeline(one.destination())) as pipeline:
         eventually(lambda: spool.files == [])
-        (spool.segments / "w2-00000001.seg").write_bytes(segments._pack_header(b"12345679"))
+        (spool.segments / "w2-00000001.seg").write_bytes(segment_format.pack_header(b"12345679"))
         eventually(lambda: spool.files == [])
         assert pipeline.status()[0].state == "ok"
 
@@ -339,7 +339,7 @@ def test_damage_is_logged_and_the_rest_arrives(
 def test_a_segment_of_a_newer_format_is_left_as_it_is(spool: Spool, writer: SegmentWriter) -> None:
     spool.segments.mkdir(mode=0o700)
     newer = spool.segments / "old-00000001.seg"
-    newer.write_bytes(segments._pack_header(b"12345678", form=2) + b"anything")
+    newer.write_bytes(segment_format.pack_header(b"12345678", form=2) + b"anything")
     append(writer, ["one"])
     one = Scripted("one")
     with running(spool.pipeline(one.destination())):
@@ -363,6 +363,49 @@ def test_selection_decides_and_a_failing_one_withholds_its_record_only(spool: Sp
         eventually(lambda: spool.files == [])
 
     assert one.names == ["1", "5", "7"]
+
+
+def test_a_record_is_prepared_when_it_is_read_and_as_it_is_where_that_fails(
+    spool: Spool, writer: SegmentWriter
+) -> None:
+    one, seen = Scripted("one"), []
+
+    def prepare(spans: list[ReadableSpan]) -> list[ReadableSpan]:
+        if spans[0].name == "1":
+            raise ValueError("not this one")
+        return decode(b"ready " + spans[0].name.encode())
+
+    def select(spans: list[ReadableSpan]) -> list[ReadableSpan]:
+        seen.append(spans[0].name)
+        return spans
+
+    append(writer, numbers(3))
+    with running(spool.pipeline(one.destination(prepare=prepare, select=select))):
+        eventually(lambda: len(one.names) == 3)
+
+    assert one.names == seen == ["ready 0", "1", "ready 2"]
+
+
+def test_a_destination_without_room_has_nothing_prepared_that_it_reads_again_later(
+    spool: Spool, writer: SegmentWriter
+) -> None:
+    release, prepared = threading.Event(), []
+
+    def hang(spans: Sequence[ReadableSpan]) -> Outcome:
+        release.wait(30)
+        return all_done(len(spans))
+
+    def prepare(spans: list[ReadableSpan]) -> list[ReadableSpan]:
+        prepared.append(spans[0].name)
+        return spans
+
+    stuck, healthy = Scripted("stuck", hang), Scripted("healthy")
+    with running(spool.pipeline(stuck.destination(SMALL, prepare=prepare), healthy.destination())):
+        append(writer, numbers(100))
+        eventually(lambda: len(healthy.names) == 100)
+        assert len(prepared) <= SMALL.queue_records + SMALL.records
+        release.set()
+        eventually(lambda: sorted(stuck.names, key=int) == numbers(100))
 
 
 def test_without_destinations_the_spool_is_left_as_it_is(spool: Spool, writer: SegmentWriter) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otelgw_collector import segments
+from otelgw_collector import segment_format
 from otelgw_collector.quarantine import Quarantine
 from otelgw_collector.segments import SegmentWriter
 from tests.collector.destinations import Scripted, Spool, eventually, running
@@ -78,7 +78,7 @@ def test_without_a_place_for_notes_decoding_goes_on(tmp_path: Path) -> None:
 def test_a_record_of_a_newer_version_is_set_aside_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path)
     writer = SegmentWriter(spool.segments, "w0")
-    monkeypatch.setattr(segments, "VERSION", 2)
+    monkeypatch.setattr(segment_format, "VERSION", 2)
     writer.append(b"from the future")
     monkeypatch.undo()
     writer.append(b"now")

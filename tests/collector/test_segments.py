@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otelgw_collector import segments
-from otelgw_collector.segments import INTENT, OTLP, RECORD, SegmentReader, SegmentWriter, find_segments
+from otelgw_collector import segment_format
+from otelgw_collector.segment_format import INTENT, OTLP, RECORD
+from otelgw_collector.segments import SegmentReader, SegmentWriter, find_segments
 from tests.collector.disks import disk
 
 HEADER = 28
@@ -137,7 +138,7 @@ def test_a_record_beyond_the_limit_is_refused_and_the_segment_stays_whole(tmp_pa
     writer = SegmentWriter(tmp_path, "w0")
     writer.append(b"one")
     with pytest.raises(ValueError, match="larger than"):
-        writer.append(bytes(segments.MAX_PAYLOAD + 1))
+        writer.append(bytes(segment_format.MAX_PAYLOAD + 1))
     writer.append(b"two")
     writer.close()
 
@@ -268,7 +269,7 @@ def test_a_segment_that_is_written_to_or_not_read_to_its_end_is_not_deleted(tmp_
 
 def test_a_segment_of_a_newer_format_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "w0-00000001.seg"
-    path.write_bytes(segments._pack_header(b"12345678", form=2) + b"whatever comes then")
+    path.write_bytes(segment_format.pack_header(b"12345678", form=2) + b"whatever comes then")
     reader = SegmentReader(path)
 
     assert not reader.supported
@@ -406,7 +407,7 @@ def test_a_record_of_any_kind_is_found_after_a_destroyed_header(
 
 
 def test_after_a_destroyed_header_a_forged_record_in_a_damaged_one_leads_nobody_astray(tmp_path: Path) -> None:
-    forged = segments.SegmentWriter(tmp_path / "elsewhere", "w0")
+    forged = SegmentWriter(tmp_path / "elsewhere", "w0")
     forged.append(b"forged")
     forged.close()
     assert forged.path is not None

@@ -54,6 +54,15 @@ def test_values_that_protobuf_refuses_are_made_to_fit(value: Any) -> None:
     assert attribute.value.WhichOneof("value") is not None
 
 
+def test_a_span_that_is_encoded_already_is_sent_the_same_and_keeps_its_name_and_end() -> None:
+    ready = [encode.ready(each) for each in rich()]
+
+    assert assemble(map(encode, ready)) == assemble(map(encode, rich()))
+    assert [(each.name, each.end_time, each.context) for each in ready] == [
+        (each.name, each.end_time, each.context) for each in rich()
+    ]
+
+
 def test_a_value_without_any_form_is_an_error_of_that_span() -> None:
     with pytest.raises(TypeError, match="object"):
         encode(span(1, {"key": object()}))
