@@ -30,9 +30,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from benchmarks.processes import usage
 from tests.servers import SERVERS
-from tests.servers.collector import Collector, free_port
+from tests.servers.collector import Collector
 from tests.servers.gateway import GatewayProcess
 from tests.servers.kafka import Kafka
+from tests.servers.ports import free_port
 
 __all__ = ["Result", "run"]
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from otelgw import __version__
 from otelgw.config.flags import COMMANDS, Flags, of_command
@@ -68,9 +68,24 @@ class _Command(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._within = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            options, rest = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._within = False
+        if rest:
+            self._refuse(rest)
+        return options, rest
+
+    def _refuse(self, words: Sequence[str]) -> NoReturn:
+        """End with this command's usage; a word after an unknown flag is not told, it may be a secret."""
+        from difflib import get_close_matches
+
+        flags = [word.partition("=")[0] for word in words if word.startswith("-")]
+        known = sorted(name for action in self._actions for name in action.option_strings)
+        if not flags:
+            told = "; the config file is named by --config" if "--config" in known else ""
+            self.error(f"one word too many: {words[0]}{told}")
+        near = get_close_matches(flags[0], known, n=1, cutoff=0.7)
+        self.error(f"there is no flag {flags[0]}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,15 +157,12 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from otelgw.config.check import check
+    from otelgw.construction import problems
 
     strict = bool(_chosen(options, "check").get("strict"))
     report = check(options.config, _environment(), _flags(options), strict=strict)
-    if report.ok:
-        from otelgw.config.load import load
-        from otelgw.construction import problems
-
-        settings = load(options.config, _environment(), _flags(options))
-        report = report._replace(errors=tuple(problems(settings)))
+    if report.ok and report.settings is not None:
+        report = report._replace(errors=tuple(problems(report.settings)))
     _print_report(report)
     return OK if report.ok else USAGE
 

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from otelgw.config.settings import Destination, Settings
 from otelgw.errors import ConfigError
+from otelgw_exporters import catalog
 from otelgw_exporters.rows.collector import PIPELINE, TARGETS, Target
 
 __all__ = ["TARGETS", "render"]
@@ -60,9 +61,12 @@ def render(settings: Settings | None, name: str) -> str:
 def _learn(found: _Found, target: Target, destination: Destination) -> None:
     """Take from one destination what the Collector is to be told."""
     options = destination.options
-    if destination.type == target.destination:
-        given = {place: options[option] for option, place in target.options.items() if options.get(option) is not None}
-        found.values |= {place: _shown(value) for place, value in given.items() if value != ""}
+    if destination.type in target.destinations:
+        told = {**_of_region(destination), **{key: value for key, value in options.items() if value is not None}}
+        given = {place: told[option] for option, place in target.options.items() if option in told}
+        found.values |= {
+            place: _shown(_formed(value, target.forms.get(place, ""))) for place, value in given.items() if value != ""
+        }
         for place in target.instead.keys() & given.keys():
             replaced, further = target.instead[place]
             found.values.pop(replaced, None)
@@ -114,17 +118,36 @@ def _variable(header: str, target: Target) -> str:
     return f"{target.prefix}_{header.upper().replace('-', '_').replace('.', '_')}"
 
 
+def _of_region(destination: Destination) -> dict[str, str]:
+    """Return the endpoint of a vendor's region, where the destination has one."""
+    wire = catalog.row(destination.type).wire
+    there = dict(wire.regions).get(str(destination.options.get("region"))) if wire is not None else None
+    return {} if there is None else {"endpoint": there}
+
+
+def _formed(value: Any, form: str) -> Any:
+    """Return what ``form`` makes of a value, which may be an address with OTLP's own path, or with the form's end."""
+    if not form:
+        return value
+    start, _, end = form.partition("{}")
+    return start + _public(str(value)).rstrip("/").removesuffix("/v1/traces").removesuffix(end) + end
+
+
+def _public(text: str) -> str:
+    """Return a text; of a URL, only what is no credential."""
+    if "://" not in text:
+        return text
+    parts = urlsplit(text)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 def _shown(value: Any) -> str:
-    """Return an option's value as YAML; of a URL, only what is no credential."""
+    """Return an option's value as YAML, without credentials."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    text = str(value)
-    if "://" in text:
-        parts = urlsplit(text)
-        text = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    return json.dumps(text.replace("$", "$$"))  # a $ would begin a variable of the Collector's
+    return json.dumps(_public(str(value)).replace("$", "$$"))  # a $ would begin a variable of the Collector's
 
 
 def _text(name: str, target: Target, found: _Found) -> str:

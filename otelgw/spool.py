@@ -22,7 +22,8 @@ from otelgw.config import settings
 from otelgw.tracing.record import EVERYBODY, Audience, Caller, Capture, Record, Target, encode
 from otelgw_collector.intents import IDENTITY
 from otelgw_collector.retention import UNAUTHENTICATED
-from otelgw_collector.segments import INTENT, SETTLED, SegmentWriter
+from otelgw_collector.segment_format import INTENT, SETTLED
+from otelgw_collector.segments import SegmentWriter
 
 __all__ = ["Intent", "Spool", "killed", "sync_and_close"]
 

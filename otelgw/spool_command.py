@@ -21,7 +21,8 @@ from otelgw.tracing import record as records
 from otelgw_collector import letters, otlp_spans
 from otelgw_collector.address import Address, encode
 from otelgw_collector.aside import NEWER
-from otelgw_collector.segments import ADDRESSED, OTLP, RECORD, Entry, SegmentReader, SegmentWriter, find_segments
+from otelgw_collector.segment_format import ADDRESSED, OTLP, RECORD, Entry
+from otelgw_collector.segments import SegmentReader, SegmentWriter, find_segments
 
 __all__ = ["Request", "run"]
 
@@ -81,7 +82,7 @@ def _status(state: Path) -> Iterator[str]:
             f"{each['rejected']} rejected by the destination"
         )
         yield f"  records     {each['dropped']} dropped because the spool was full, {each['withheld']} withheld"
-        yield f"  letters     {each['dead_letters']} dead letters"
+        yield f"  letters     {_spans(each['dead_letters'])} kept; `otelgw spool dead-letters` lists them"
 
 
 def _for_a_newer_one(spool: Path) -> Iterator[str]:
@@ -123,7 +124,7 @@ def _dead_letters(state: Path, request: Request) -> Iterator[str]:
             if not found:
                 raise StartError(f"There is no dead letter {request.show}; `otelgw spool dead-letters` lists them.")
         if request.redrive:
-            yield from _redrive(state, database, [letter.id for letter in found])
+            yield from _redrive(state, database, found)
         elif request.show is not None:
             yield from _show(letters.find(database, [request.show])[0])
         else:
@@ -139,6 +140,18 @@ def _list(found: list[letters.Stored]) -> Iterator[str]:
         yield "There are no dead letters."
     for each in found:
         yield f"{each.id}  {_time(each.at)}  {each.destination}  {each.trace_id}  {each.name}: {each.reason}"
+    if found:
+        yield f"{_spans(len(found))}, of {_traces(found)}"
+
+
+def _spans(count: int) -> str:
+    return "1 span" if count == 1 else f"{count} spans"
+
+
+def _traces(found: list[letters.Stored]) -> str:
+    """Say how many traces the letters are of: where a whole call died, each of its spans has a letter."""
+    count = len({letter.trace_id for letter in found})
+    return "1 trace" if count == 1 else f"{count} traces"
 
 
 def _show(letter: letters.Letter) -> Iterator[str]:
@@ -151,8 +164,9 @@ def _show(letter: letters.Letter) -> Iterator[str]:
     yield f"record       {letter.place}, {len(letter.payload)} bytes" + ("" if letter.payload else " (gone)")
 
 
-def _redrive(state: Path, database: sqlite3.Connection, ids: list[int]) -> Iterator[str]:
+def _redrive(state: Path, database: sqlite3.Connection, found: list[letters.Stored]) -> Iterator[str]:
     lost = 0
+    ids = [letter.id for letter in found]
 
     def addressed() -> Iterator[Address]:
         nonlocal lost
@@ -165,9 +179,9 @@ def _redrive(state: Path, database: sqlite3.Connection, ids: list[int]) -> Itera
                     yield Address(key.destination, letter.payload, letter.kind, span, letters=True)
 
     _write(state, "redrive", addressed())
-    yield f"{len(ids) - lost} dead letters are on their way again."
+    yield f"On their way again: {_spans(len(ids) - lost)}, of {_traces(found)} with dead letters."
     if lost:
-        yield f"{lost} cannot be: their records are gone."
+        yield f"Lost: {_spans(lost)}, because the records are gone."
 
 
 def _replay(settings: Settings, state: Path, request: Request) -> Iterator[str]:

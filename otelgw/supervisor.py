@@ -239,7 +239,8 @@ class Supervisor:
         except ConfigError as error:
             for problem in error.problems:
                 log.error("reload refused: %s", problem)  # noqa: TRY400 - the problem says it all
-            log.error("the old configuration stays: %d problems in the new one", len(error.problems))  # noqa: TRY400
+            count = "1 problem" if len(error.problems) == 1 else f"{len(error.problems)} problems"
+            log.error("the old configuration stays: %s in the new one", count)  # noqa: TRY400
             return
         except Exception:
             log.exception("reload failed, the old configuration stays")

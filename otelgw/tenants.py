@@ -10,7 +10,6 @@ they are needed, and their credentials are nowhere but in the exporter made of t
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import logging
 import os
@@ -22,9 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import msgspec
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw.config.settings import Settings
@@ -32,13 +29,13 @@ from otelgw.errors import OtelgwError
 from otelgw.keys import callbacks
 from otelgw.keys.database import StoreError
 from otelgw.keys.directory import Directory
-from otelgw.keys.grant import grant
-from otelgw.keys.schema import Callback
 from otelgw.keys.store import Store, open_store
 from otelgw.selection import Trace, selector
 from otelgw.tally import Labels, Tally
+from otelgw.tenant_exporters import Exporters
 from otelgw.tenant_queue import Parcel, TenantQueue
-from otelgw.tracing.record import EVERYBODY, Caller, Record, decode, encode
+from otelgw.tenant_routes import Route, Routes
+from otelgw.tracing.record import EVERYBODY, Record, decode, encode
 from otelgw_collector.lane import letter_key
 from otelgw_collector.retry import RetryPolicy
 from otelgw_exporters.delivery import Exporter, Outcome, all_done, all_retry
@@ -53,8 +50,7 @@ NAME = "tenants"
 _RECORDS, _SIZE = 128, 4 * 1024 * 1024  # of one delivery
 _LINGER = 0.1  # seconds that a route's first record waits for others
 _TIMEOUT = 10.0  # seconds for one delivery
-_FRESH = 5.0  # seconds for which a tenant's destinations are taken to be as they were
-_KNOWN = 20_000  # tenants whose destinations are remembered
+_KNOWN = 20_000  # hosts and kinds of trouble that are remembered
 _DISK_SHARE = 8  # of the spool's cap the queue may take an eighth
 _TALLY = 0.5  # seconds between two times that the numbers are written down
 _QUIET = 60.0  # seconds between two log lines on the same kind of trouble
@@ -70,15 +66,6 @@ class _Carried(ReadableSpan):
         span = trace.spans[0]
         super().__init__(name=span.name, context=span.get_span_context(), resource=span.resource)
         self.trace = trace
-
-
-class _Route(NamedTuple):
-    """One destination of one tenant. ``id`` names it for as long as its owner has it; it shows no credential."""
-
-    id: str
-    owner: str
-    callback: Callback
-    host: str
 
 
 @dataclass(slots=True)
@@ -125,8 +112,8 @@ class Tenants(Exporter):
         self._due: dict[str, list[tuple[float, str]]] = {kind: [] for kind in _KINDS}
         self._busy = dict.fromkeys(_KINDS, 0)
         self._hosts: OrderedDict[str, bool] = OrderedDict()  # whether the last delivery to it went well
-        self._exporters: OrderedDict[str, tuple[bytes, Exporter]] = OrderedDict()
-        self._known: OrderedDict[tuple[str, str], tuple[float, list[_Route]]] = OrderedDict()
+        self._routes = Routes(keys, self._directory)
+        self._exporters = Exporters(keys, self._is_busy)
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._told: dict[str, float] = {}
@@ -168,9 +155,7 @@ class Tenants(Exporter):
         super().shutdown()
         with self._changed:
             self._changed.notify_all()
-            exporters = [exporter for _, exporter in self._exporters.values()]
-        for exporter in exporters:
-            _close(exporter)
+        self._exporters.close()
         deadline = time.monotonic() + _END
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -207,54 +192,12 @@ class Tenants(Exporter):
 
     def _parcels(self, record: Record) -> list[tuple[Parcel, str]]:
         """Return what is to be kept of a record, each with the host that it is for."""
-        routes = self._routes_of(record.caller)
+        routes = self._routes.of(record.caller)
         without = set(record.audience.without)
-        if not routes or (without and not (routes := [each for each in routes if without.isdisjoint(_names(each))])):
+        if not routes or (without and not (routes := [each for each in routes if without.isdisjoint(each.names)])):
             return []
         payload, name = encode(record), f"{record.trace_id}-{record.span_id}"
         return [(Parcel(route.id, name, payload), route.host) for route in routes]
-
-    def _routes_of(self, caller: Caller) -> list[_Route]:
-        """Return a caller's destinations; those of its team where the key is no more.
-
-        Raises:
-            StoreError: the store cannot be asked.
-        """
-        who = (caller.key_hash, caller.team_id)
-        with self._changed:
-            held = self._known.get(who)
-        if held is not None and time.monotonic() - held[0] < _FRESH:
-            return held[1]
-        found = self._directory.find(caller.key_hash)
-        if found is not None:
-            allowed = grant(found.key, found.team)
-            routes = self._routes(allowed.owner, allowed.logging) if allowed.policy.enabled else []
-        else:
-            routes = self._routes_of_owner(f"team:{caller.team_id}") if caller.team_id else []
-        with self._changed:
-            self._known[who] = (time.monotonic(), routes)
-            self._known.move_to_end(who)
-            if len(self._known) > _KNOWN:
-                self._known.popitem(last=False)
-        return routes
-
-    def _routes_of_owner(self, owner: str) -> list[_Route]:
-        kind, _, name = owner.partition(":")
-        if kind == "team":
-            team = self._directory.team(name)
-            return self._routes(owner, team.logging) if team is not None else []
-        found = self._directory.find(name)
-        return self._routes(owner, found.key.logging) if found is not None else []
-
-    def _routes(self, owner: str, logging_: Sequence[Callback]) -> list[_Route]:
-        seen: dict[str, int] = {}
-        found = []
-        for callback in logging_:
-            name = f"{callback.name}/{callback.event}"
-            number = seen[name] = seen.get(name, 0) + 1
-            name = f"{owner}/{name}" + (f"/{number}" if number > 1 else "")
-            found.append(_Route(name, owner, callback, callbacks.host_of(callback, owner, self._settings)))
-        return found
 
     def _wake(self, route: str, host: str, due: float) -> None:
         """Have a route delivered to; the caller holds the lock."""
@@ -346,18 +289,18 @@ class Tenants(Exporter):
         if not parcels:
             return "done"
         try:
-            route = next((each for each in self._routes_of_owner(_owner(route_id)) if each.id == route_id), None)
+            route = self._routes.find(route_id)
             if route is None:
                 self._queue.discard(route_id)
-                self._drop_exporter(route_id)
+                self._exporters.drop(route_id)
                 return "done"
-            exporter = self._exporter(route)
+            exporter = self._exporters.of(route)
         except (OtelgwError, OSError) as error:
             self._warn(route_id, f"not delivering: {error}")
             return self._given_up(parcels) or "again"
         return self._send(route, exporter, parcels)
 
-    def _send(self, route: _Route, exporter: Exporter, parcels: list[Parcel]) -> str:
+    def _send(self, route: Route, exporter: Exporter, parcels: list[Parcel]) -> str:
         left = self._states[route.id].left
         spans, sources = self._spans(route, parcels)
         with callbacks.confining(route.callback, self._settings):
@@ -381,11 +324,11 @@ class Tenants(Exporter):
         left.update({number: frozenset(keys) for number, keys in retried.items()})
         if retried:
             self._warn(route.id, f"not delivering, retrying: {outcome.reason}")
-            self._drop_exporter(route.id)  # a confined one may be pinned to an address that is not the host's any more
+            self._exporters.drop(route.id)  # a confined one may be pinned to an address that is not the host's any more
             return self._given_up([parcel for parcel in parcels if parcel.number in retried]) or "again"
         return "more"
 
-    def _spans(self, route: _Route, parcels: list[Parcel]) -> tuple[list[ReadableSpan], list[Parcel]]:
+    def _spans(self, route: Route, parcels: list[Parcel]) -> tuple[list[ReadableSpan], list[Parcel]]:
         """Return the spans of records as the route's owner may see them, and of each one which record it is from."""
         row = callbacks.row_of(route.callback.name)
         seen = replace(
@@ -425,38 +368,9 @@ class Tenants(Exporter):
         with self._changed:
             self.counts.dropped += count
 
-    def _exporter(self, route: _Route) -> Exporter:
-        """Return the route's exporter; the one that was not used for longest is closed if there are too many.
-
-        Raises:
-            OtelgwError, OSError: it cannot be made.
-        """
-        mark = hashlib.sha256(msgspec.json.encode(route.callback)).digest()
-        with self._changed:
-            held = self._exporters.get(route.id)
-            if held is not None and held[0] == mark:
-                self._exporters.move_to_end(route.id)
-                return held[1]
-        self._drop_exporter(route.id)
-        made: Exporter = callbacks.make(route.callback, route.owner, self._settings, route.id)
-        with self._changed:
-            self._exporters[route.id] = (mark, made)
-            idle = [name for name in self._exporters if not self._is_busy(name)]
-            surplus = idle[: max(0, len(self._exporters) - self._settings.exporters)]
-            closing = [self._exporters.pop(name)[1] for name in surplus]
-        for exporter in closing:
-            _close(exporter)
-        return made
-
     def _is_busy(self, route: str) -> bool:
         state = self._states.get(route)
         return state is not None and state.busy
-
-    def _drop_exporter(self, route: str) -> None:
-        with self._changed:
-            held = self._exporters.pop(route, None)
-        if held is not None:
-            _close(held[1])
 
     def _warn(self, kind: str, text: str, error: Exception | None = None) -> None:
         """Log trouble, each kind once a minute, and of all tenants together not more than a few lines a second."""
@@ -468,15 +382,6 @@ class Tenants(Exporter):
                 return
             self._told[kind] = self._told[""] = now
         log.warning("destination %s: %s", kind, text, exc_info=error)
-
-
-def _owner(route_id: str) -> str:
-    return route_id.partition("/")[0]
-
-
-def _names(route: _Route) -> set[str]:
-    row = callbacks.row_of(route.callback.name)
-    return {row.name.lower(), row.params_key.lower(), *(name.lower() for name in row.callbacks)}
 
 
 def _for_its_own(payload: bytes) -> bytes:
@@ -496,10 +401,3 @@ def _attempt(exporter: Exporter, spans: Sequence[ReadableSpan]) -> Outcome:
     except Exception as error:  # noqa: BLE001 - one tenant's destination is not the others' trouble
         return all_retry(len(spans), f"the exporter failed: {type(error).__name__}")
     return outcome if len(outcome.verdicts) == len(spans) else all_retry(len(spans), "the exporter failed")
-
-
-def _close(exporter: Any) -> None:
-    try:
-        exporter.shutdown()
-    except Exception as error:  # noqa: BLE001 - it is out of use anyway
-        log.debug("an exporter cannot be closed (%s)", type(error).__name__)

@@ -107,6 +107,32 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list
     assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prot", "canary-0123"], "otelgw serve: error: there is no flag --prot; did you mean --port?"),
+        (["serve", "--bogus=canary-0123"], "otelgw serve: error: there is no flag --bogus"),
+        (["check", "--strct"], "otelgw check: error: there is no flag --strct; did you mean --strict?"),
+        (["check", "c.yaml"], "one word too many: c.yaml; the config file is named by --config"),
+        (["models", "--config", "c.yaml", "more"], "one word too many: more"),
+    ],
+)
+def test_a_slip_is_told_with_the_commands_usage(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"usage: otelgw {arguments[0] if arguments[0][0] != '-' else 'serve'} [-h] [--config X]")
+    assert said in told
+    assert "canary" not in told
+
+
+def test_a_misspelt_variable_is_warned_of_before_anything_starts(config: Path, tmp_path: Path) -> None:
+    found = run("check", "--config", str(config), cwd=tmp_path, OTELGW_PROT="4001")
+    assert found.returncode == 0
+    assert "warning: OTELGW_PROT: nothing reads this variable; did you mean OTELGW_PORT?" in found.stdout
+
+
 @pytest.mark.parametrize("arguments", [["test"], ["--test"], ["--test", "--debug"]])
 def test_a_gateway_that_is_not_there_exits_1(tmp_path: Path, arguments: list[str]) -> None:
     found = run(*arguments, cwd=tmp_path, OTELGW_PORT="1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from otelgw.collector_command import check, find_program
 from otelgw.errors import ConfigError
 from tests.servers import require
 
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/how-to/opentelemetry-collector.md"
+SEED = ROOT.parent / "shared/seeds/litellm-proxy-logging-2023.md"
 BROKEN = {
     "unknown component": ("exporters: {nosuch/a: {}}", "exporters.nosuch/a: unknown component"),
     "missing endpoint": ("exporters: {otlp_http: {}}", "exporters.otlp_http.endpoint: missing"),
@@ -67,6 +71,26 @@ def test_what_only_the_collector_knows_is_told_with_its_path(case: str, tmp_path
     with pytest.raises(ConfigError) as caught:
         check(path, str(require("collector")), {"PATH": ""})
     assert any(problem.startswith(f"{path}: {fault}") for problem in caught.value.problems), caught.value.problems
+
+
+def test_the_config_of_2023_is_refused_until_it_is_mended_as_the_page_says(tmp_path: Path) -> None:
+    if not SEED.is_file():
+        pytest.skip("the seeds are not beside the repository")
+    (old,) = re.findall(r"```yaml\n(receivers:.*?)```", SEED.read_text(), re.DOTALL)
+    path = tmp_path / "old.yaml"
+    path.write_text(old)
+    with pytest.raises(ConfigError) as caught:
+        check(str(path), str(require("collector")), {"PATH": ""})
+    removed = "exporters.logging: removed; use debug, with verbosity instead of loglevel"
+    assert caught.value.problems[0] == f"{path}: {removed}"
+    page = PAGE.read_text()
+    settings = {word.strip(" \"'") for word in re.split(r"[\[\],\n]|: ?", old)}
+    assert [word for word in settings if word not in page] == []  # each is in the page's table
+    mended = {"logging:": "debug:", "loglevel: debug": "verbosity: detailed", "logging": "debug"}
+    for before, after in mended.items():
+        old = old.replace(before, after)
+    path.write_text(old)
+    assert check(str(path), str(require("collector")), {"PATH": ""}).by  # what else is wrong no program can tell
 
 
 def test_a_good_config_is_valid_and_it_is_said_who_says_so(

@@ -131,6 +131,50 @@ def test_brokers_and_topic_are_the_users_own(tmp_path: Path) -> None:
     assert (exporter["brokers"], exporter["traces"]["topic"]) == (["a:9092", "b:9092"], "mine")
 
 
+@pytest.mark.parametrize(
+    ("target", "destination", "place", "expected"),
+    [
+        ("datadog", "name: datadog, site: datadoghq.eu", "traces_endpoint", "https://otlp.datadoghq.eu/v1/traces"),
+        (
+            "datadog",
+            "name: datadog_llm_observability, site: us5.datadoghq.com",
+            "traces_endpoint",
+            "https://otlp.us5.datadoghq.com/v1/traces",
+        ),
+        (
+            "langfuse",
+            f'name: langfuse, endpoint: "https://u:{CANARY}@lf.example/?k={CANARY}", public_key: pk-lf-1',
+            "endpoint",
+            "https://lf.example/api/public/otel",
+        ),
+        (
+            "langfuse",
+            'name: langfuse, endpoint: "https://lf.example/api/public/otel/v1/traces", public_key: pk-lf-1',
+            "endpoint",
+            "https://lf.example/api/public/otel",
+        ),
+        (
+            "langfuse",
+            "name: langfuse, region: us, public_key: pk-lf-1",
+            "endpoint",
+            "https://us.cloud.langfuse.com/api/public/otel",
+        ),
+        ("phoenix", 'name: phoenix, endpoint: "https://p.example/v1/traces"', "endpoint", "https://p.example"),
+    ],
+)
+def test_a_platform_is_the_users_own(target: str, destination: str, place: str, expected: str, tmp_path: Path) -> None:
+    key = "secret_key" if target == "langfuse" else "api_key"
+    tree, text = rendered(tmp_path, target, f"{{{destination}, {key}: os.environ/KEY}}")
+    assert tree["exporters"][f"otlp_http/{target}"][place] == expected
+    assert "sends on to where the destination" in text
+
+
+def test_a_project_of_phoenix_is_the_users_own(tmp_path: Path) -> None:
+    tree, _ = rendered(tmp_path, "phoenix", "{name: phoenix, project: mine}")
+    (statement,) = tree["processors"]["transform"]["trace_statements"]
+    assert statement == 'set(resource.attributes["openinference.project.name"], "mine")'
+
+
 def test_a_dollar_of_the_users_is_no_variable_of_the_collectors(tmp_path: Path) -> None:
     _, text = rendered(tmp_path, "s3", '{name: s3, bucket: "a${env:HOME}b", region: x}')
     assert "a$${env:HOME}b" in text
@@ -145,6 +189,11 @@ def test_the_collector_takes_what_is_printed_for_a_users_config(target: str, tmp
             '{name: otlp_http/far, endpoint: "https://far.example/otel/v1/traces", headers: {x-key: os.environ/KEY}}',
             '{name: otlp_grpc/far, endpoint: "https://far.example:4317", headers: {x-key: os.environ/KEY}}',
             '{name: elasticsearch, endpoint: "https://es.example:9243", api_key: os.environ/KEY}',
+            "{name: kafka, brokers: [a:9092, b:9092], topic: mine, password: os.environ/KEY}",
+            "{name: s3, bucket: mine, region: eu-west-1, secret_access_key: os.environ/KEY, access_key_id: a}",
+            "{name: langfuse, public_key: pk-lf-1, secret_key: os.environ/KEY, region: us}",
+            "{name: datadog, api_key: os.environ/KEY, site: datadoghq.eu}",
+            "{name: phoenix, api_key: os.environ/KEY, project: mine}",
         ),
         target,
     )

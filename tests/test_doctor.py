@@ -20,8 +20,10 @@ from otelgw.errors import ConfigError
 from tests.exporters.stand_ins import Answer, Request, StandIn
 from tests.exporters.vendor import HttpVendor
 from tests.servers import require
-from tests.servers.collector import Collector, free_port
-from tests.servers.otlp import HttpAnswer, HttpReceiver, spans_in
+from tests.servers.answering import HttpAnswer
+from tests.servers.collector import Collector
+from tests.servers.otlp import HttpReceiver, spans_in
+from tests.servers.ports import free_port
 from tests.servers.postgres import Postgres
 from tests.servers.seaweedfs import BUCKET, KEY_ID, SECRET, SeaweedFs
 
@@ -136,6 +138,21 @@ def test_a_delivery_that_does_not_arrive_is_found_out(write: Write, database: Po
     found = only(write(f"- {{name: postgres, dsn: '{database.dsn}', table: lost}}"), seconds=1.5)
     assert not found.ok
     assert found.said.endswith("but not to be found there: 0 of 1 rows are there")
+
+
+def test_documents_that_are_taken_and_not_kept_are_found_out(write: Write) -> None:
+    def answer(request: Request) -> Answer:
+        found: object = {"acknowledged": True}
+        if "/_bulk" in request.path:
+            found = {"errors": False}
+        elif request.path.endswith("/_count"):
+            found = {"count": 1}
+        return Answer(200, {"x-elastic-product": "Elasticsearch"}, json.dumps(found).encode())
+
+    with HttpVendor(StandIn(accepted=answer)) as vendor:
+        found = only(write(f"- {{name: elasticsearch, endpoint: '{vendor.origin}'}}"), seconds=1)
+    assert not found.ok
+    assert found.said.endswith("but not to be found there: 1 of 3 documents are there")
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -25,9 +25,11 @@ from otelgw.report import pushing
 from otelgw_collector.histogram import Histogram
 from otelgw_exporters.errors import DestinationConfigError
 from tests.servers import require
-from tests.servers.collector import Collector, free_port
-from tests.servers.otlp import Failure, HttpAnswer, HttpReceiver
+from tests.servers.answering import HttpAnswer
+from tests.servers.collector import Collector
+from tests.servers.otlp import Failure, HttpReceiver
 from tests.servers.otlp_metrics import MetricsReceiver, metrics_in
+from tests.servers.ports import free_port
 
 SECRET = "sk-canary-0123456789"
 SINCE = 1_700_000_000_000_000_000

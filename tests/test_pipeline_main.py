@@ -24,8 +24,8 @@ from otelgw.tracing import record as records
 from otelgw_collector.pipeline import Batching
 from otelgw_collector.segments import SegmentWriter
 from tests.collector.destinations import eventually
-from tests.servers.collector import free_port
 from tests.servers.otlp import GrpcReceiver, HttpReceiver
+from tests.servers.ports import free_port
 from tests.tracing.records import record
 
 SECRET = "sk-secret-0123456789"

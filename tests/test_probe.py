@@ -3,64 +3,43 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from otelgw.probe import Probe, ProbeError, probe
+from tests.servers.answering import Asked, HttpAnswer, HttpServer
 
 ANSWER = {"choices": [{"message": {"content": "hello to you"}}]}
 CHUNK = b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n'
 STREAM = CHUNK % b"hel" + CHUNK % b"lo" + b"data: [DONE]\n\n"
 
 
-class Gateway:
+class Gateway(HttpServer):
     """What the server answers, and what it was asked."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.url = self.origin
         self.models: Any = {"data": [{"id": "openai/*"}, {"id": "echo"}]}
         self.models_status = 200
         self.status = 200
-        self.answer: bytes = json.dumps(ANSWER).encode()
+        self.said: bytes = json.dumps(ANSWER).encode()
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
-        self.url = ""
+
+    def answer(self, asked: Asked) -> HttpAnswer:
+        headers = {"X-Otelgw-Trace-Id": "ab" * 16, "X-LiteLLM-Call-Id": "c1", "X-Other": "x"}
+        if asked.method == "GET":
+            return HttpAnswer(self.models_status, headers, json.dumps(self.models).encode())
+        self.requests.append((asked.path, asked.headers.get("authorization", ""), json.loads(asked.body)))
+        return HttpAnswer(self.status, headers, self.said)
 
 
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
-    state = Gateway()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.reply(state.models_status, json.dumps(state.models).encode())
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            state.requests.append((self.path, self.headers.get("authorization", ""), body))
-            self.reply(state.status, state.answer)
-
-        def reply(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            for name, value in (("X-Otelgw-Trace-Id", "ab" * 16), ("X-LiteLLM-Call-Id", "c1"), ("X-Other", "x")):
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with Gateway() as running:
+        yield running
 
 
 def test_the_first_named_model_is_asked_and_the_answer_comes_back(gateway: Gateway) -> None:
@@ -74,7 +53,7 @@ def test_the_first_named_model_is_asked_and_the_answer_comes_back(gateway: Gatew
 
 
 def test_a_stream_is_put_together(gateway: Gateway) -> None:
-    gateway.answer = STREAM
+    gateway.said = STREAM
     answer = probe(Probe(gateway.url, model="m", message="hi", stream=True))
     assert answer.text == "hello"
     assert gateway.requests[0][2]["stream"] is True
@@ -82,7 +61,7 @@ def test_a_stream_is_put_together(gateway: Gateway) -> None:
 
 
 def test_an_error_of_the_gateway_is_an_answer_that_is_not_ok(gateway: Gateway) -> None:
-    gateway.status, gateway.answer = 401, b'{"error":{"message":"no key"}}'
+    gateway.status, gateway.said = 401, b'{"error":{"message":"no key"}}'
     answer = probe(Probe(gateway.url, model="m"))
     assert not answer.ok
     assert (answer.status, answer.text) == (401, "no key")
@@ -90,7 +69,7 @@ def test_an_error_of_the_gateway_is_an_answer_that_is_not_ok(gateway: Gateway) -
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[]", b'{"choices": 1}', b"plain"])
 def test_an_answer_that_is_no_json_is_shown_as_it_is(gateway: Gateway, body: bytes) -> None:
-    gateway.answer = body
+    gateway.said = body
     assert probe(Probe(gateway.url, model="m")).text == body.decode("utf-8", "replace")
 
 

@@ -21,7 +21,7 @@ from otelgw.config.settings import Receiver, Settings, Spool
 from otelgw.process import pack
 from otelgw.receiver_main import GroupCommit, instance_of
 from tests.collector.receiving import payloads, request, span, spans_of
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 
 
 class ReceiverProcess:

@@ -16,7 +16,8 @@ from otelgw.spool import Intent, Spool, killed
 from otelgw.tracing import record as records
 from otelgw.tracing.record import Caller
 from otelgw_collector.retention import UNAUTHENTICATED
-from otelgw_collector.segments import INTENT, RECORD, SETTLED, Entry, SegmentReader, find_segments
+from otelgw_collector.segment_format import INTENT, RECORD, SETTLED, Entry
+from otelgw_collector.segments import SegmentReader, find_segments
 from otelgw_exporters import semconv
 from tests.collector.disks import disk
 from tests.tracing.records import CHAT, START, record

@@ -16,7 +16,7 @@ from otelgw.report import Reporter
 from otelgw.selection import selector
 from otelgw.spool_command import Request, run
 from otelgw.tracing import record as records
-from otelgw_collector import segments
+from otelgw_collector import segment_format
 from otelgw_collector.pipeline import Destination as Target
 from otelgw_collector.pipeline import Pipeline, Retention
 from otelgw_collector.segments import SegmentWriter
@@ -135,8 +135,9 @@ def test_dead_letters_are_listed_shown_and_sent_again(settings: Settings, writer
     one, two = Scripted("otlp_http/one", dead), Scripted("otlp_http/two")  # type: ignore[arg-type]
     writer.append(hour(0))
     with running(pipeline(settings, one, two)):
-        eventually(lambda: len(lines(settings, "dead-letters")) == 1 and "POST" in lines(settings, "dead-letters")[0])
-        (listed,) = lines(settings, "dead-letters")
+        eventually(lambda: "POST" in lines(settings, "dead-letters")[0])
+        listed, counted = lines(settings, "dead-letters")
+        eventually(lambda: "  letters     1 span kept; `otelgw spool dead-letters` lists them" in lines(settings))
         number = int(listed.split()[0])
         shown = lines(settings, "dead-letters", show=number)
         one.answer = None
@@ -146,7 +147,8 @@ def test_dead_letters_are_listed_shown_and_sent_again(settings: Settings, writer
 
     assert listed.endswith("otlp_http/one  0af7651916cd43dd8448eb211c80319c  POST: schema")
     assert "reason       schema" in shown
-    assert said == ["1 dead letters are on their way again."]
+    assert counted == "1 span, of 1 trace"
+    assert said == ["On their way again: 1 span, of 1 trace with dead letters."]
     assert one.tries[-1] == ["POST"]
     assert len(two.names) == 3
     with pytest.raises(StartError, match="There is no dead letter 99"):
@@ -177,8 +179,8 @@ def test_status_says_what_waits_for_a_newer_otelgw(
 ) -> None:
     spool = Path(settings.state_dir) / "spool"
     spool.mkdir()
-    (spool / "old-00000001.seg").write_bytes(segments._pack_header(b"12345678", form=2) + bytes(972))
-    monkeypatch.setattr(segments, "VERSION", 2)
+    (spool / "old-00000001.seg").write_bytes(segment_format.pack_header(b"12345678", form=2) + bytes(972))
+    monkeypatch.setattr(segment_format, "VERSION", 2)
     for _ in range(3):
         writer.append(bytes(1000))
     monkeypatch.undo()

@@ -415,6 +415,7 @@ def test_a_config_with_errors_changes_nothing_and_every_problem_is_logged(start:
     gateway.config.write_text("model_list: []\notelgw:\n  server: {drane: 1}\n  trust: maybe\n")
     gateway.process.send_signal(signal.SIGHUP)
     gateway.wait_until(lambda: "the old configuration stays" in log(gateway))
+    assert "the old configuration stays: 2 problems" in log(gateway)
     assert "drane" in log(gateway)
     assert "otelgw.trust" in log(gateway)
     assert answers(gateway)

@@ -23,7 +23,8 @@ from otelgw.pipeline_main import decoder
 from otelgw.selection import Trace
 from otelgw.tenants import Tenants
 from otelgw.tracing.record import Audience, Caller, Record, capture_whole, encode
-from tests.servers.otlp import GrpcReceiver, HttpAnswer, HttpReceiver
+from tests.servers.answering import HttpAnswer
+from tests.servers.otlp import GrpcReceiver, HttpReceiver
 from tests.tracing.records import record, refused
 
 SALT = "salt-canary"

@@ -29,7 +29,6 @@ from otelgw_exporters.delivery import (
     Verdict,
     all_retry,
     deliver_in_parts,
-    let_others_run,
     to_outcome,
 )
 from otelgw_exporters.elasticsearch_template import OPENSEARCH, STOCK, Flavor, template
@@ -45,6 +44,8 @@ _ANSWER = "filter_path=errors,items.*.status,items.*.error.type,items.*.error.re
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.]*")  # of a data stream's part: no hyphen, no upper case
 _LONGEST = 100  # characters of such a part
 _FIELD = re.compile(r"field \[([^\]]{1,100})\]")  # the reason goes on with a preview of the field's value
+_OK, _DENIED = 200, 403
+_REFUSAL = b" is unauthorized for "
 _TAKEN = frozenset({200, 201, 409})  # 409: a try before this one has stored it
 _AGAIN = frozenset({408, 429, *range(500, 600)})
 _OPERATOR = {
@@ -112,7 +113,6 @@ class ElasticsearchExporter(Exporter):
         verdicts = [DONE] * len(spans)
         entries: list[_Entry] = []
         for position, span in enumerate(spans):
-            let_others_run()
             try:
                 entries.append(_Entry(self._lines(span), position))
             except UNUSABLE as error:
@@ -194,7 +194,7 @@ class ElasticsearchExporter(Exporter):
             return answer
         reply = classify(answer, self._mask(explanation(answer)), {**_OPERATOR, 403: _TEMPLATE_DENIED})
         # A key may have rights for documents only: the stream has its template, or Elasticsearch refuses the documents.
-        if reply.kind == "accepted" or (answer.status == 403 and _genuine(answer)):
+        if reply.kind == "accepted" or (answer.status == _DENIED and _genuine(answer)):
             self._templated, self._strict = True, _genuine(answer)
             return None
         return Reply("again", f"the index template: {reply.reason}", reply.after or OPERATOR_DELAY)
@@ -210,6 +210,24 @@ class ElasticsearchExporter(Exporter):
             body = packed(body)
         return http.send(self._http, self._url + path, body, deadline, self._mask, headers)
 
+    def read_back(self, spans: Sequence[ReadableSpan], deadline: float) -> str:
+        """Return nothing if every one of ``spans`` is found in the data stream; else what is wrong.
+
+        Raises:
+            PermissionError: the key or user may write there, and not read.
+        """
+        query = document.write({"query": {"ids": {"values": [identity(span) for span in spans]}}})
+        answer = self._post(f"/{self._stream.name}/_count", "application/json", query, deadline)
+        if isinstance(answer, Reply):
+            return answer.reason
+        if answer.status == _DENIED:
+            raise PermissionError("the key or user may not read there")
+        if answer.status != _OK:
+            return classify(answer, self._mask(explanation(answer))).reason
+        tree = document.read(answer.body)
+        found = tree.get("count") if isinstance(tree, dict) else None
+        return "" if found == len(spans) else f"{found or 0} of {len(spans)} documents are there"
+
     def shutdown(self) -> None:
         super().shutdown()
         self._http.close()
@@ -219,8 +237,11 @@ class ElasticsearchExporter(Exporter):
 
 
 def _genuine(answer: http.Answer) -> bool:
-    """Say whether it is Elasticsearch that answers: OpenSearch knows neither its mappings nor its parameters."""
-    return "x-elastic-product" in answer.headers
+    """Say whether it is Elasticsearch that answers: OpenSearch knows neither its mappings nor its parameters.
+
+    Where rights are missing Elasticsearch leaves its header out; OpenSearch says "no permissions for" then.
+    """
+    return "x-elastic-product" in answer.headers or (answer.status == _DENIED and _REFUSAL in answer.body)
 
 
 def document_of(span: ReadableSpan, attributes: Mapping[str, Any], stream: Mapping[str, str]) -> dict[str, Any]:

@@ -134,7 +134,8 @@ def traces_exporter_types(env: Mapping[str, str]) -> tuple[str, ...]:
         if entry not in known:
             near = difflib.get_close_matches(entry, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DestinationConfigError(f"OTEL_TRACES_EXPORTER: {entry!r} is not known{hint}")
+            names = ", ".join(name for name in known if not name.startswith("otelgw_"))
+            raise DestinationConfigError(f"OTEL_TRACES_EXPORTER: {entry[:60]!r} is not one of {names}{hint}")
         types.append(known[entry] or _otlp_only(env))
     return tuple(dict.fromkeys(kind for kind in types if kind != "none"))
 

@@ -7,16 +7,21 @@ from typing import NamedTuple
 
 from otelgw.config.flags import Flags
 from otelgw.config.load import examine
+from otelgw.config.settings import Settings
 from otelgw.errors import ConfigError
 
 __all__ = ["Report", "check"]
 
 
 class Report(NamedTuple):
-    """What ``check`` found. With ``strict`` some warnings have become errors."""
+    """What ``check`` found. With ``strict`` some warnings have become errors.
+
+    ``settings``, to be used only without errors, have no prices; there are none where the file cannot be read.
+    """
 
     source: str
     summary: str
+    settings: Settings | None = None
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
@@ -34,7 +39,7 @@ def check(
     try:
         settings, findings = examine(path, environment, flags, prices=False)
     except ConfigError as error:
-        return Report(path or "", "", tuple(error.problems))
+        return Report(path or "", "", errors=tuple(error.problems))
     errors, warnings = findings.errors, (*findings.strict, *findings.warnings)
     if strict:
         errors, warnings = (*findings.errors, *findings.strict), findings.warnings
@@ -45,4 +50,4 @@ def check(
         f"auth: {'on' if settings.auth.master_key_sha256 else 'off'}  "
         f"content: {'on' if settings.tracing.content else 'off'}"
     )
-    return Report(settings.source, summary, errors, warnings, findings.ignored, findings.not_enforced)
+    return Report(settings.source, summary, settings, errors, warnings, findings.ignored, findings.not_enforced)

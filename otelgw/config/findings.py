@@ -50,8 +50,8 @@ class Findings:
         """Report a malformed environment variable; ``message`` must not hold its value if that can be a secret."""
         self._errors.append((0, f"{variable}: {message}"))
 
-    def environment_warning(self, variable: str, message: str) -> None:
-        self._strict.append((0, f"{variable}: {message}"))
+    def environment_warning(self, variable: str, message: str, *, strict: bool = True) -> None:
+        (self._strict if strict else self._warnings).append((0, f"{variable}: {message}"))
 
     def invalid(self, error: ValidationError, location: Location, known: Iterable[str] = ()) -> None:
         """Report every problem of a pydantic validation below ``location``, without the values found there."""

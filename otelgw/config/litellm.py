@@ -31,6 +31,7 @@ from otelgw.config.settings import (
     Timeouts,
     Tracing,
 )
+from otelgw.config.variables import report_unknown
 from otelgw.config.vocabulary import (
     ACCESS_CONTROLS,
     GENERAL_IGNORED,
@@ -62,6 +63,7 @@ _PARAMETER_ENDINGS = ("_params", "_default_tags", "_config", "_settings")
 _DEFAULT_SAMPLER = "parentbased_always_on"
 _MEBIBYTE = 1024 * 1024
 _COLLECTOR_SECTIONS = {"receivers", "exporters", "service"}
+_COLLECTOR_KEYS = {*_COLLECTOR_SECTIONS, "processors", "connectors", "extensions"}
 
 
 def settings(context: Context, flags: Flags, *, configured: bool, collecting: bool = False) -> Settings:
@@ -82,6 +84,7 @@ def settings(context: Context, flags: Flags, *, configured: bool, collecting: bo
     _others(router, "router_settings", ROUTER_IGNORED, context)
 
     environment = env.read(context.environment, findings)
+    report_unknown(context.environment, data, findings)
     master_key = _master_key(general, context)
     server = bind.server(
         section, flags, context, json_logs=litellm.json_logs, open_door=not master_key and not collecting
@@ -119,7 +122,6 @@ def settings(context: Context, flags: Flags, *, configured: bool, collecting: bo
             master_key_sha256=hashlib.sha256(master_key.encode()).hexdigest() if master_key else "",
             cors_allow_origins=tuple(dict.fromkeys(general.cors_allow_origins)),
             allowed_hosts=tuple(host.lower() for host in dict.fromkeys(section.auth.allowed_hosts)),
-            forward_client_headers=general.forward_client_headers_to_llm_api,
         ),
         keys=own,
         tracing=tracing,
@@ -141,8 +143,10 @@ def _port(incoming: Receiver | None) -> int:
 
 
 def _top_level(data: dict[str, Any], context: Context) -> None:
-    if data.keys() >= _COLLECTOR_SECTIONS:
-        context.findings.warn((), "this looks like an OpenTelemetry Collector's config, not a gateway's")
+    collectors = data.keys() >= _COLLECTOR_SECTIONS
+    if collectors:
+        check = f"otelgw collector check {context.document.source}"
+        context.findings.warn((), f"this is an OpenTelemetry Collector's config, not a gateway's: `{check}` checks it")
     for key, value in data.items():
         if key in SECTIONS:
             continue
@@ -151,7 +155,7 @@ def _top_level(data: dict[str, Any], context: Context) -> None:
                 context.findings.error((key,), SECTIONS_REFUSED[key])
         elif key in SECTIONS_IGNORED:
             context.findings.ignore((key,), "known, without effect in this version")
-        else:
+        elif not (collectors and key in _COLLECTOR_KEYS):
             context.unknown(key, (key,), {*SECTIONS, *SECTIONS_IGNORED})
 
 

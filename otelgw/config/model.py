@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from otelgw.config.blob_store import BlobStoreSection
 from otelgw.config.redaction import RedactSection
@@ -38,6 +38,7 @@ __all__ = [
 _SERVER, _TIMEOUTS, _LIMITS, _TRACING, _RECEIVER = Server(), Timeouts(), Limits(), Tracing(), Receiver()
 _SPOOL = Spool()
 _METRICS = MetricsExport("")
+_INSTANCE = r"[a-z0-9_]+(/[A-Za-z0-9_.\-]+)?"
 _OWN_NAMESPACES = ("gen_ai.", "otelgw.", "http.", "url.", "server.", "client.", "network.", "error.", "openai.")
 
 
@@ -66,7 +67,7 @@ def _attribute_name(name: str) -> str:
 
 
 def _instance_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_.\-]+)?", name):
+    if not re.fullmatch(_INSTANCE, name):
         raise ValueError("must be `type` or `type/name`, such as otlp_grpc/backend1")
     return name
 
@@ -442,6 +443,15 @@ class OtelgwSection(Section):
         description="Buckets from which callbacks in Python may be loaded and run, such as `s3://bucket`: whoever can "
         "write there can run code in the gateway's pipeline.",
     )
+
+    @field_validator("destinations", mode="before")
+    @classmethod
+    def _listed(cls, destinations: Any) -> Any:
+        if isinstance(destinations, str) and re.fullmatch(_INSTANCE, destinations):
+            raise ValueError(f"must be a list, also of one: `destinations: [{destinations}]`")
+        if isinstance(destinations, str | dict):
+            raise ValueError("must be a list, also of one: `- name: …`, and its options below")  # noqa: TRY004
+        return destinations
 
     @classmethod
     def unique(cls, destinations: list[DestinationSection]) -> None:

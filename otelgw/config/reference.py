@@ -28,7 +28,8 @@ One YAML file, LiteLLM's format, with one more section `otelgw:`. `otelgw check`
 once; `otelgw schema` prints its JSON Schema for editors.
 
 - `os.environ/NAME` in a value is replaced by the environment variable. An unset or blank variable is an error.
-- A `.env` file beside the config is read; it never overrides the environment. A blank variable counts as unset.
+- A `.env` file beside the config is read; it never overrides the environment. A blank variable counts as unset, an
+  `OTELGW_…` variable that nothing reads is a warning.
 - In `otelgw:` an unknown key is an error. In LiteLLM's sections it is a warning at start and an error under
   `otelgw check --strict`; an unknown key of `litellm_params` becomes a default field of the upstream body. A misspelt
   control over what is recorded (`turn_off_message_logging`, `message_logging`, `redact_user_api_key_info`) is always

@@ -7,15 +7,24 @@ one in a key without effect may name a variable that is not set.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from otelgw.config.document import Location
 from otelgw.config.findings import Findings
 
-__all__ = ["References"]
+__all__ = ["References", "named"]
 
 _REFERENCE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)?")
+
+
+def named(value: Any) -> Iterator[str]:
+    """Return the variables that the references in ``value`` name, at any depth."""
+    if isinstance(value, str):
+        yield from filter(None, _REFERENCE.findall(value))
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from named(item)
 
 
 class References:

@@ -215,7 +215,6 @@ class Auth:
     master_key_sha256: str = field(default="", repr=False)
     cors_allow_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()  # besides loopback names and the bound address
-    forward_client_headers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

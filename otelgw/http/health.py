@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,11 @@ __all__ = ["alive", "metrics", "overview", "readiness"]
 _STALE = 10.0  # seconds after which the pipeline's last word no longer counts
 _UNWRITTEN = "otelgw.spool.unwritten_records"
 _PATIENCE = 30.0  # seconds for a probe
+_PING = [{"role": "user", "content": "ping"}]
+# Models that think refuse `max_tokens`, and fail where what they may say ends before they have thought; many servers
+# of other models know no other name.
+_CHATS = ({"messages": _PING, "max_tokens": 1}, {"messages": _PING, "max_completion_tokens": 1024})
+_OTHERWISE = (400, 422)  # then it may be the question that is not understood
 _OWN_SITE = (b"none", b"same-origin")
 
 
@@ -105,7 +111,7 @@ async def metrics(request: Request) -> Response:
 
 
 async def overview(request: Request) -> Response:
-    """The configured models; with ``?probe=1`` each is asked for one token and is listed as healthy or not."""
+    """The configured models; with ``?probe=1`` each is asked for a word and is listed as healthy or not."""
     gateway = _gateway(request)
     refusal = _refusal(request)
     if refusal is not None:
@@ -136,23 +142,32 @@ def _named(upstream: Upstream) -> dict[str, str]:
 
 async def _probe(gateway: Gateway, upstream: Upstream) -> str:
     """Return what is wrong with an upstream, empty when it answers; its answer's text is not shown."""
-    deployment = upstream.deployment
-    embeds = deployment.model_info.get("mode") == "embedding"
-    endpoint = upstream.endpoint("embeddings" if embeds else "chat/completions", b"")
-    headers = [(b"content-type", b"application/json"), *deployment.auth, *deployment.headers]
-    question = {"input": "ping"} if embeds else {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
-    body = msgspec.json.encode({"model": deployment.model, **question})
-    request = build_request("POST", endpoint.url, headers, body, timeout=upstream.timeout)
-    if deployment.mock_response is not None:
-        request.extensions["otelgw.mock_response"] = deployment.mock_response
+    embeds = upstream.deployment.model_info.get("mode") == "embedding"
+    questions: Sequence[dict[str, Any]] = ({"input": "ping"},) if embeds else _CHATS
+    status = 0
     try:
         async with asyncio.timeout(_PATIENCE):
-            response = await gateway.relay.transport(deployment.transport).handle_async_request(request)
-            try:
-                async for _ in response.stream:  # type: ignore[union-attr]
-                    pass
-            finally:
-                await response.stream.aclose()  # type: ignore[union-attr]
+            for question in questions:
+                status = await _ask(gateway, upstream, "embeddings" if embeds else "chat/completions", question)
+                if status not in _OTHERWISE:
+                    break
     except (GatewayError, httpx.HTTPError, TimeoutError) as error:
         return getattr(error, "error_type", type(error).__name__)
-    return "" if response.status_code < httpx.codes.BAD_REQUEST else str(response.status_code)
+    return "" if status < httpx.codes.BAD_REQUEST else str(status)
+
+
+async def _ask(gateway: Gateway, upstream: Upstream, path: str, question: Mapping[str, Any]) -> int:
+    """Return the status of an upstream's answer, which is read to its end."""
+    deployment = upstream.deployment
+    headers = [(b"content-type", b"application/json"), *deployment.auth, *deployment.headers]
+    body = msgspec.json.encode({"model": deployment.model, **question})
+    request = build_request("POST", upstream.endpoint(path, b"").url, headers, body, timeout=upstream.timeout)
+    if deployment.mock_response is not None:
+        request.extensions["otelgw.mock_response"] = deployment.mock_response
+    response = await gateway.relay.transport(deployment.transport).handle_async_request(request)
+    try:
+        async for _ in response.stream:  # type: ignore[union-attr]
+            pass
+    finally:
+        await response.stream.aclose()  # type: ignore[union-attr]
+    return response.status_code

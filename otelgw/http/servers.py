@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from otelgw.config.settings import Settings
 from otelgw.http.gateway import Gateway
+from otelgw_collector.listening import stop_accepting
 
 __all__ = ["SERVERS", "serve_hypercorn", "serve_uvicorn"]
 
@@ -53,6 +54,7 @@ async def serve_hypercorn(
     async def shutdown() -> None:
         ready()
         await stop.wait()
+        await stop_accepting(descriptor)
         edge.stopping = True
         # A gateway that refuses new requests by now has drained already.
         limit = loop.time() + (0 if gateway.draining else settings.server.drain)

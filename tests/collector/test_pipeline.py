@@ -379,8 +379,9 @@ def test_a_record_is_prepared_when_it_is_read_and_as_it_is_where_that_fails(
         seen.append(spans[0].name)
         return spans
 
-    append(writer, numbers(3))
-    with running(spool.pipeline(one.destination(prepare=prepare, select=select))):
+    with running(spool.pipeline(one.destination(prepare=prepare, select=select))) as pipeline:
+        eventually(lambda: pipeline.status()[0].state == "ok")  # it follows the head
+        append(writer, numbers(3))
         eventually(lambda: len(one.names) == 3)
 
     assert one.names == seen == ["ready 0", "1", "ready 2"]

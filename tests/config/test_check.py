@@ -42,9 +42,28 @@ def test_what_warns_at_start_is_an_error_when_strict(config: Path) -> None:
     assert len(plain.not_enforced) == len(plain.ignored) == 1
 
 
+def test_what_was_read_comes_along(config: Path) -> None:
+    config.write_text("otelgw: {destinations: [console/mine]}\n")
+    settings = check(str(config), {}).settings
+    assert settings is not None
+    assert [each.name for each in settings.destinations] == ["console/mine"]
+
+
+def test_a_collectors_config_is_told_apart_and_what_checks_it(config: Path) -> None:
+    recipe = Path(__file__).parents[2] / "otel-collector-config.yaml"
+    first, *others = check(str(recipe), {}).warnings
+    kind = "this is an OpenTelemetry Collector's config, not a gateway's"
+    assert first == f"{recipe}: {kind}: `otelgw collector check {recipe}` checks it"
+    assert [each for each in others if "unknown key" in each] == []
+    assert not check(str(recipe), {}, strict=True).ok
+    config.write_text("exporters: {debug: {}}\nmodel_list: []\n")  # one of its sections makes none of it
+    assert "exporters: unknown key" in check(str(config), {}).warnings[0]
+
+
 def test_an_unreadable_file_is_reported_not_raised(config: Path) -> None:
     report = check(str(config), {})
     assert not report.ok
+    assert report.settings is None
     assert "cannot be read: No such file or directory" in report.errors[0]
 
 

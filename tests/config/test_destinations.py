@@ -189,7 +189,6 @@ def test_the_section_configures_what_a_callback_names(examine_text: Examine) -> 
         ("otelgw: {destinations: [{endpoint: x}]}", "destinations[0].name: is required"),
         ("otelgw: {destinations: [Console]}", "must be `type` or `type/name`"),
         ("otelgw: {destinations: [3]}", "must be `key: value` pairs"),
-        ("otelgw: {destinations: console}", "must be a valid list"),
         ("otelgw: {destinations: [console, console]}", "two destinations are called console"),
         ("otelgw: {destinations: [{name: console, contnet: false}]}", "contnet: unknown key; did you mean `content`?"),
         ("otelgw: {destinations: [{name: console, frmat: json}]}", "has no option 'frmat'; did you mean 'format'?"),
@@ -211,6 +210,21 @@ def test_the_section_configures_what_a_callback_names(examine_text: Examine) -> 
 def test_a_mistake_is_an_error_with_its_line(examine_text: Examine, text: str, part: str) -> None:
     found = examine_text(text).findings.errors
     assert any(part in error and "config.yaml" in error for error in found), found
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("console", "must be a list, also of one: `destinations: [console]`"),
+        ("s3/second", "must be a list, also of one: `destinations: [s3/second]`"),
+        ("{name: s3, secret_access_key: canary-0123}", "must be a list, also of one: `- name: …`, and its options"),
+        ("console canary-0123", "must be a list, also of one: `- name: …`, and its options below"),
+    ],
+)
+def test_one_destination_without_its_list_is_told_how_to_be_one(examine_text: Examine, value: str, said: str) -> None:
+    (error,) = examine_text(f"otelgw:\n  destinations: {value}\n").findings.errors
+    assert "config.yaml:2: otelgw.destinations: " + said in error
+    assert "canary" not in error
 
 
 def test_every_bad_destination_is_reported_at_once(examine_text: Examine) -> None:

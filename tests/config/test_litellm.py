@@ -180,7 +180,7 @@ def test_access_is_read(examine_text: Examine) -> None:
     assert auth.master_key_sha256 == hashlib.sha256(b"sk-1234").hexdigest()
     assert auth.cors_allow_origins == ("https://a.example",)
     assert auth.allowed_hosts == ("gateway.internal",)
-    assert auth.forward_client_headers
+    assert all(each.forward_client_headers for each in found.settings.deployments)
     assert found.settings.pass_through == ("files", "batches")
     assert found.settings.limits.body == 2 * 1024 * 1024
     assert "sk-1234" not in repr(found.settings)

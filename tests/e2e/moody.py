@@ -12,7 +12,8 @@ from typing import Self
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.servers.otlp import Asked, HttpAnswer, HttpReceiver, spans_in
+from tests.servers.answering import Asked, HttpAnswer
+from tests.servers.otlp import HttpReceiver, spans_in
 
 __all__ = ["MOODS", "MoodyDestination"]
 

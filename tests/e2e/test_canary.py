@@ -27,8 +27,9 @@ import pytest
 from otelgw import logs
 from tests.e2e.canaries import Canaries
 from tests.servers import upstream as scripts
+from tests.servers.answering import Asked, HttpAnswer
 from tests.servers.gateway import GatewayProcess, RunningGateway, deployment
-from tests.servers.otlp import Asked, Failure, GrpcReceiver, HttpAnswer, HttpReceiver
+from tests.servers.otlp import Failure, GrpcReceiver, HttpReceiver
 from tests.servers.upstream import Received, Script, ScriptedUpstream, refused_port
 
 CANARIES = Canaries()

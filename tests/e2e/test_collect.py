@@ -28,8 +28,9 @@ from tests.collector.receiving import RunningReceiver, request, span, spans_of
 from tests.collector.test_receiver_grpc import MoodySpool
 from tests.exporters.conftest import certificates  # noqa: F401 - a fixture
 from tests.servers import require
-from tests.servers.collector import Collector, free_port
+from tests.servers.collector import Collector
 from tests.servers.otlp import Failure, GrpcReceiver
+from tests.servers.ports import free_port
 
 CONFIG = """\
 otelgw:

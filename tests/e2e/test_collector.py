@@ -19,9 +19,11 @@ from otelgw import __version__
 from tests.e2e.console import printed_spans
 from tests.e2e.tree import Node, Tree, trees
 from tests.servers import require
-from tests.servers.collector import Collector, free_port
+from tests.servers.answering import Asked
+from tests.servers.collector import Collector
 from tests.servers.gateway import GatewayProcess
-from tests.servers.otlp import Asked, GrpcReceiver, HttpReceiver
+from tests.servers.otlp import GrpcReceiver, HttpReceiver
+from tests.servers.ports import free_port
 from tests.servers.upstream import USAGE, ScriptedUpstream
 
 ROOT_CONFIG = Path(__file__).parents[2] / "otel-collector-config.yaml"

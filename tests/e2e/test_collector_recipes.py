@@ -5,26 +5,22 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from otelgw_exporters.otlp import OtlpGrpcExporter
+from tests.e2e.recipes import recipe, send
 from tests.exporters.samples import span
 from tests.servers import require
-from tests.servers.collector import Collector, free_port
 from tests.servers.otlp import GrpcReceiver, HttpReceiver
 from tests.servers.seaweedfs import BUCKET, KEY_ID, SECRET, SeaweedFs
 
-RECIPES = Path(__file__).parents[2] / "collector" / "recipes"
 MS = 1_000_000
 KEY = "backend-canary-0123456789"
 
@@ -62,31 +58,6 @@ def varied(
     return made
 
 
-def send(collector: Collector, spans: Sequence[ReadableSpan]) -> None:
-    exporter = OtlpGrpcExporter(endpoint=f"http://127.0.0.1:{collector.grpc}")
-    try:
-        outcome = exporter.deliver(spans, time.monotonic() + 20)
-        assert {verdict.state for verdict in outcome.verdicts} == {"done"}, outcome
-    finally:
-        exporter.shutdown()
-
-
-def recipe(
-    name: str, directory: Path, env: Mapping[str, str], change: Callable[[dict[str, Any]], None] | None = None
-) -> Collector:
-    """Return the Collector of a recipe, which sends on at once; ``change`` puts what a test needs otherwise."""
-    tree = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-    for exporter in tree["exporters"].values():
-        exporter["sending_queue"]["batch"]["flush_timeout"] = "50ms"
-    tree["extensions"]["health_check"]["endpoint"] = f"127.0.0.1:{free_port()}"
-    if change is not None:
-        change(tree)
-    directory.mkdir(exist_ok=True)
-    config = directory / f"{name}.yaml"
-    config.write_text(yaml.safe_dump(tree, sort_keys=False))
-    return Collector(require("collector"), config, env={"OTELCOL_STATE": str(directory / "state"), **env})
-
-
 # By HTTP: the variables that a recipe is given (the backend's address for ORIGIN), where it sends to, and the headers.
 HTTP = {
     "elastic_otlp": (
@@ -99,16 +70,8 @@ HTTP = {
         "/api/public/otel/v1/traces",
         {"authorization": "Basic cGs6c2s=", "x-langfuse-ingestion-version": "4"},
     ),
-    "phoenix": (
-        {"PHOENIX_ENDPOINT": "ORIGIN", "PHOENIX_API_KEY": KEY},
-        "/v1/traces",
-        {"authorization": f"Bearer {KEY}"},
-    ),
-    "datadog": ({"DD_API_KEY": KEY}, "/v1/traces", {"dd-api-key": KEY, "dd-otlp-source": "llmobs"}),
 }
 GRPC = {
-    "jaeger": ({"JAEGER_ENDPOINT": "ADDRESS"}, {}),
-    "tempo": ({"TEMPO_ENDPOINT": "ADDRESS", "TEMPO_TENANT": "team-a"}, {"x-scope-orgid": "team-a"}),
     "opensearch": (
         {"DATA_PREPPER_ENDPOINT": "ADDRESS", "DATA_PREPPER_BASIC": "dXNlcjpwYXNz"},
         {"authorization": "Basic dXNlcjpwYXNz"},
@@ -121,13 +84,9 @@ GRPC = {
 def test_spans_reach_a_backend_by_http_with_its_credentials(name: str, tmp_path: Path) -> None:
     variables, path, headers = HTTP[name]
 
-    def to_the_backend(tree: dict[str, Any]) -> None:
-        if name == "datadog":  # its address is made of the site's name, by https
-            tree["exporters"]["otlp_http/datadog"]["traces_endpoint"] = f"{backend.origin}/v1/traces"
-
     with HttpReceiver() as backend:
         given = {key: value.replace("ORIGIN", backend.origin) for key, value in variables.items()}
-        with recipe(name, tmp_path, given, to_the_backend) as collector:
+        with recipe(name, tmp_path, given) as collector:
             send(collector, request(1))
             collector.eventually(lambda: len(backend.spans) == 3)
             assert KEY not in collector.output
@@ -146,18 +105,6 @@ def test_spans_reach_a_backend_by_grpc_with_its_headers(name: str, tmp_path: Pat
             collector.eventually(lambda: len(backend.spans) == 3)
         asked = backend.asked[0]
     assert {key: asked.headers[key] for key in headers} == headers
-
-
-def test_zipkin_gets_its_own_json(tmp_path: Path) -> None:
-    with HttpReceiver() as backend:
-        with recipe("zipkin", tmp_path, {"ZIPKIN_ENDPOINT": f"{backend.origin}/api/v2/spans"}) as collector:
-            send(collector, request(1))
-            collector.eventually(lambda: backend.asked)
-        asked = backend.asked[0]
-    told = {each["name"]: each for each in json.loads(asked.body)}
-    assert asked.path == "/api/v2/spans"
-    assert told["chat echo"]["parentId"] == told["post /v1/chat/completions"]["id"]
-    assert told["chat echo"]["tags"]["gen_ai.request.model"] == "echo"
 
 
 def test_s3_gets_objects_that_the_collector_can_read_back(tmp_path: Path) -> None:

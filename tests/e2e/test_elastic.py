@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +13,23 @@ import httpx
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
+from otelgw.config.load import load
+from otelgw.doctor import MODEL as DOCTOR
+from otelgw.doctor import Diagnosis, diagnose
 from otelgw_exporters.calls import identity
 from otelgw_exporters.elasticsearch import ElasticsearchExporter, document_of
 from otelgw_exporters.elasticsearch_template import template
 from otelgw_exporters.otlp import OtlpGrpcExporter
 from tests.e2e.kibana import Board, boards
+from tests.e2e.recipes import ask, gateway, recipe
 from tests.exporters.samples import generation, span
 from tests.servers import require
-from tests.servers.collector import Collector, free_port
-from tests.servers.elasticsearch import PASSWORD, USER, Elasticsearch, SearchNode
+from tests.servers.collector import Collector
+from tests.servers.elasticsearch import ADDER, PASSWORD, USER, Elasticsearch, SearchNode
 from tests.servers.gateway import GatewayProcess
 from tests.servers.opensearch import OpenSearch
+from tests.servers.ports import free_port
+from tests.servers.process import Process
 from tests.servers.upstream import ScriptedUpstream, error
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +189,28 @@ def test_the_collector_writes_the_same_documents_into_the_same_stream(
         }
 
 
+def test_the_collector_reaches_opensearch_through_otelgw_collect(opensearch: OpenSearch, tmp_path: Path) -> None:
+    port = free_port()
+    config = tmp_path / "collect.yaml"
+    config.write_text(
+        f"otelgw:\n  state_dir: {tmp_path}/state\n  receiver: {{grpc: '127.0.0.1:{port}', http: 'off'}}\n"
+        f"  destinations: [{{name: elasticsearch, endpoint: '{opensearch.url}', dataset: collected}}]\n"
+    )
+    collect = Process([sys.executable, "-m", "otelgw.cli", "collect", "--config", str(config)], port)
+    passing = recipe("opensearch", tmp_path / "recipe", {"DATA_PREPPER_ENDPOINT": f"127.0.0.1:{port}"})
+    with collect, passing, gateway(passing, tmp_path / "gateway") as running:
+        trace = ask(running, "hello opensearch")
+        passing.eventually(lambda: len(opensearch.documents("traces-collected.otel-default")) == 3)
+    found = {each["name"]: each for each in opensearch.documents("traces-collected.otel-default")}
+
+    server, model, attempt = (found[name] for name in ("POST /v1/chat/completions", "chat echo", "POST"))
+    assert {each["_id"] for each in found.values()} == {f"{trace}-{each['span_id']}" for each in found.values()}
+    assert (model["parent_span_id"], attempt["parent_span_id"]) == (server["span_id"], model["span_id"])
+    facts = model["attributes"]
+    assert (facts["gen_ai.request.model"], facts["gen_ai.usage.output_tokens"]) == ("echo", 2)
+    assert json.loads(facts["gen_ai.input.messages"])[0]["parts"][0]["content"] == "hello opensearch"
+
+
 @pytest.fixture(scope="module")
 def indexed(
     elasticsearch: Elasticsearch, tmp_path_factory: pytest.TempPathFactory
@@ -244,3 +273,45 @@ def test_every_panel_of_a_dashboard_has_something_to_show(board: Board, indexed:
         answer = node.ask("POST", f"/{board.pattern}/_search", panel.search)
         assert answer["hits"]["total"]["value"] > 0, f"{panel.title}: nothing is found by {panel.query}"
         assert panel.numbers(answer.get("aggregations", {})), f"{panel.title}: no numbers"
+
+
+def doctor(directory: Path, node: SearchNode, **more: str) -> Diagnosis:
+    """Return what the doctor says of the destination, as the user's config has it."""
+    user = {"username": USER, "password": PASSWORD} if isinstance(node, Elasticsearch) else {}
+    destination = {"name": "elasticsearch", "endpoint": node.url, "dataset": "doctor", **user, **more}
+    path = directory / "config.yaml"
+    path.write_text(json.dumps({"otelgw": {"destinations": [destination]}}))
+    (found,) = diagnose(load(str(path), {"HOME": str(directory)}))
+    return found
+
+
+def test_the_doctor_finds_its_trace_there(node: SearchNode, tmp_path: Path) -> None:
+    found = doctor(tmp_path, node)
+
+    assert found.ok, found
+    assert found.said.endswith(" and read back")
+    told = {each["name"]: each for each in node.documents("traces-doctor.otel-default")}
+    assert told[f"chat {DOCTOR}"]["attributes"]["gen_ai.request.model"] == DOCTOR
+
+
+def test_the_doctor_believes_the_server_where_its_key_may_only_write(
+    elasticsearch: Elasticsearch, tmp_path: Path
+) -> None:
+    doctor(tmp_path, elasticsearch)  # which puts the template
+
+    found = doctor(tmp_path, elasticsearch, username=ADDER)
+
+    assert found.ok, found
+    assert found.said.endswith("; not looked for: the key or user may not read there")
+
+
+def test_the_doctor_says_what_to_mend_of_credentials_that_may_not_write(
+    elasticsearch: Elasticsearch, tmp_path: Path
+) -> None:
+    found = doctor(tmp_path, elasticsearch, password="wrong-canary-0815")
+    assert not found.ok
+    assert "the credentials are not accepted: mend api_key, or username and password" in found.said
+    assert "wrong-canary" not in str(found)
+    denied = doctor(tmp_path, elasticsearch, username=ADDER, dataset="others")
+    assert not denied.ok
+    assert "mend its rights (create_doc and auto_configure on traces-*)" in denied.said

@@ -16,10 +16,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
 
+from otelgw.config.load import load
+from otelgw.doctor import MODEL as DOCTOR
+from otelgw.doctor import diagnose
 from tests.servers import require
-from tests.servers.collector import Collector, free_port
+from tests.servers.collector import Collector
 from tests.servers.gateway import GatewayProcess
 from tests.servers.jaeger import Jaeger
+from tests.servers.ports import free_port
 from tests.servers.upstream import Received, Script, ScriptedUpstream, error, openai
 
 RECIPE = Path(__file__).parents[2] / "collector" / "recipes" / "jaeger.yaml"
@@ -175,3 +179,15 @@ def test_the_recipe_passes_a_trace_on_to_jaeger(jaeger: Jaeger, tmp_path: Path) 
             trace_id = answer.headers["x-otelgw-trace-id"]
             gateway.wait_until(lambda: len(jaeger.trace(trace_id)) == 3, 20)
     assert [name for _, _, name in tree(jaeger.trace(trace_id))] == ["POST /v1/chat/completions", "chat echo", "POST"]
+
+
+def test_what_the_doctor_sends_is_there(jaeger: Jaeger, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f'otelgw: {{destinations: [{{name: otlp_grpc, endpoint: "http://127.0.0.1:{jaeger.grpc}"}}]}}\n')
+
+    (found,) = diagnose(load(str(path), {"HOME": str(tmp_path)}))
+
+    assert found.ok, found
+    query = {"service": "otelgw", "operation": f"chat {DOCTOR}"}
+    (kept,) = httpx.get(f"{jaeger.url}/api/traces", params=query, trust_env=False).json()["data"]
+    assert [span["operationName"] for span in kept["spans"]].count(f"chat {DOCTOR}") == 1

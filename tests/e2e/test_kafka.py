@@ -12,6 +12,8 @@ import pytest
 import yaml
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from otelgw.config.load import load
+from otelgw.doctor import Diagnosis, diagnose
 from otelgw_exporters.kafka import KafkaExporter
 from otelgw_exporters.otlp import OtlpGrpcExporter
 from tests.e2e.tree import Node, trees
@@ -19,10 +21,11 @@ from tests.exporters.samples import span
 from tests.exporters.test_kafka import messages
 from tests.exporters.test_payload import check
 from tests.servers import require
-from tests.servers.collector import Collector, free_port
+from tests.servers.collector import Collector
 from tests.servers.gateway import GatewayProcess
 from tests.servers.kafka import Kafka
 from tests.servers.otlp import GrpcReceiver
+from tests.servers.ports import free_port
 
 RECIPES = Path(__file__).parents[2] / "collector" / "recipes"
 GATEWAY = """\
@@ -100,3 +103,25 @@ def test_a_trace_is_in_one_partition_whether_the_gateway_or_a_collector_wrote_it
     assert {len(found) for found in places.values()} == {2}
     assert {len(set(found)) for found in places.values()} == {1}
     assert len({found[0] for found in places.values()}) == 3
+
+
+def test_the_doctor_says_whether_the_broker_takes_it(tmp_path: Path, kafka: Kafka) -> None:
+    def examined(brokers: str, topic: str) -> Diagnosis:
+        path = tmp_path / "config.yaml"
+        path.write_text(f"otelgw: {{destinations: [{{name: kafka, brokers: '{brokers}', topic: {topic}}}]}}\n")
+        (found,) = diagnose(load(str(path), {"HOME": str(tmp_path)}), seconds=5)
+        return found
+
+    before = kafka.written("spans")
+    taken, astray, away = (
+        examined(kafka.brokers, "spans"),
+        examined(kafka.brokers, "nowhere"),
+        examined(f"127.0.0.1:{free_port()}", "spans"),
+    )
+
+    assert taken.ok, taken
+    assert kafka.written("spans") > before
+    assert not astray.ok
+    assert "nowhere" in astray.said
+    assert not away.ok
+    assert "mend" in away.said + away.mend, away

@@ -25,7 +25,8 @@ import pytest
 from tests.e2e.console import printed_spans
 from tests.e2e.curl import program
 from tests.e2e.tree import Node, trees
-from tests.servers.gateway import GatewayProcess, free_port
+from tests.servers.gateway import GatewayProcess
+from tests.servers.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -14,10 +14,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from tests.collector.receiving import request, span
-from tests.servers.collector import free_port
 from tests.servers.gateway import GatewayProcess
 from tests.servers.otlp import GrpcReceiver
 from tests.servers.otlp_metrics import MetricsReceiver, metrics_in
+from tests.servers.ports import free_port
 
 CONFIG = """\
 model_list:

@@ -56,16 +56,16 @@ class Platform(NamedTuple):
     def ask(self, script: Script | list[Script], **fields: Any) -> str:
         """Make one call; return the id of its trace."""
         self.upstream.answer_with(script)
-        client = openai.OpenAI(base_url=f"{self.gateway.url}/v1", api_key="sk-none", max_retries=0)
-        create: Any = client.chat.completions.with_raw_response.create
-        try:
-            raw = create(model=MODEL, messages=MESSAGES, tools=[TOOL], temperature=0.2, seed=7, **fields)
-        except openai.APIStatusError as failed:
-            return failed.response.headers["x-otelgw-trace-id"]
-        if fields.get("stream"):
-            list(raw.parse())
-        trace: str = raw.headers["x-otelgw-trace-id"]
-        return trace
+        with openai.OpenAI(base_url=f"{self.gateway.url}/v1", api_key="sk-none", max_retries=0) as client:
+            create: Any = client.chat.completions.with_raw_response.create
+            try:
+                raw = create(model=MODEL, messages=MESSAGES, tools=[TOOL], temperature=0.2, seed=7, **fields)
+            except openai.APIStatusError as failed:
+                return failed.response.headers["x-otelgw-trace-id"]
+            if fields.get("stream"):
+                list(raw.parse())
+            trace: str = raw.headers["x-otelgw-trace-id"]
+            return trace
 
 
 def eventually(ask: Callable[[], Any]) -> Any:

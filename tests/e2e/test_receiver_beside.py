@@ -10,9 +10,9 @@ import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from tests.collector.receiving import request, span
-from tests.servers.collector import free_port
 from tests.servers.gateway import GatewayProcess
 from tests.servers.otlp import GrpcReceiver
+from tests.servers.ports import free_port
 
 CONFIG = """\
 otelgw:

@@ -14,9 +14,10 @@ import yaml
 
 from benchmarks import soak
 from tests.servers import require
-from tests.servers.collector import Collector, free_port
+from tests.servers.collector import Collector
 from tests.servers.gateway import GatewayProcess
 from tests.servers.otlp import GrpcReceiver
+from tests.servers.ports import free_port
 
 RECIPES = Path(__file__).parents[2] / "collector" / "recipes"
 

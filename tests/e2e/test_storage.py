@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import httpx
 import pytest
 from obstore.store import S3Store
@@ -14,6 +13,7 @@ from obstore.store import S3Store
 from tests.exporters.objects import found
 from tests.exporters.test_payload import check
 from tests.servers import require
+from tests.servers.amazon import client
 from tests.servers.gateway import GatewayProcess
 from tests.servers.moto import Moto
 from tests.servers.seaweedfs import BUCKET, KEY_ID, SECRET, SeaweedFs
@@ -87,12 +87,7 @@ def test_the_seeds_bucket_gets_what_was_asked(tmp_path: Path) -> None:
 
 def test_the_seeds_queue_and_a_table_get_what_was_asked(tmp_path: Path) -> None:
     with Moto(require("moto")) as server:
-        keys = {"aws_access_key_id": "AKIAE2E", "aws_secret_access_key": "e2e-secret-canary"}
-        session = botocore.session.Session()
-        sqs, table = (
-            session.create_client(name, region_name="us-west-2", endpoint_url=server.url, **keys)
-            for name in ("sqs", "dynamodb")
-        )
+        sqs, table = (client(name, server.url, "us-west-2") for name in ("sqs", "dynamodb"))
         queue = sqs.create_queue(QueueName="my-queue")["QueueUrl"]
         table.create_table(
             TableName="calls",
@@ -100,7 +95,7 @@ def test_the_seeds_queue_and_a_table_get_what_was_asked(tmp_path: Path) -> None:
             AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
-        env = {"AWS_ACCESS_KEY_ID": keys["aws_access_key_id"], "AWS_SECRET_ACCESS_KEY": keys["aws_secret_access_key"]}
+        env = {"AWS_ACCESS_KEY_ID": "AKIAE2E", "AWS_SECRET_ACCESS_KEY": "e2e-secret-canary"}
         env |= {"AWS_REGION_NAME": "us-west-2", "AWS_ENDPOINT_URL_DYNAMODB": server.url}
         with GatewayProcess(MODELS + SQS.format(queue=queue), tmp_path, env=env) as gateway:
             calls = {ask(gateway) for _ in range(3)}

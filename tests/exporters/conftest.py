@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -7,8 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from otelgw_exporters import catalog
 from otelgw_exporters.delivery import Exporter
 from tests.servers.otlp import Certificates
+
+_CLOUDS = ("AWS_", "AZURE_", "GCS_", "GOOGLE_", "IDENTITY_")  # read by the clouds' own libraries, too
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine on which no destination and no cloud is set up: no variables, no metadata service, and of AWS's files
+    none but what a test writes to ``config`` and ``credentials`` in its directory."""
+    for name in [name for name in os.environ if name.startswith(_CLOUDS)]:
+        monkeypatch.delenv(name)
+    for name in {name for row in catalog.ROWS for names in row.env.values() for name in names}:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
 
 
 @pytest.fixture

@@ -4,17 +4,14 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import ssl
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import pytest
@@ -25,21 +22,16 @@ from otelgw_exporters.delivery import OPERATOR_DELAY, Exporter
 from otelgw_exporters.errors import DestinationConfigError
 from tests.exporters.objects import deliver, found, request, states
 from tests.servers import require
+from tests.servers.answering import Asked, HttpAnswer, HttpServer
 from tests.servers.azurite import ACCOUNT, KEY, Azurite
-from tests.servers.collector import free_port
 from tests.servers.faults import LOST, SILENT, Faults, Status
 from tests.servers.otlp import Certificates
+from tests.servers.ports import free_port
 
 CONTAINER = "litellm-logs"
 TENANT = "985efd7c-0000-4000-8000-000000000000"
 BUSY = b"<Error><Code>ServerBusy</Code><Message>The server is busy.</Message></Error>"
 Build = Callable[..., AzureStorageExporter]
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("AZURE_", "IDENTITY_"))]:
-        monkeypatch.delenv(name)
 
 
 def shared_key(method: str, url: str, container: str, version: str = "2023-11-03") -> urllib.request.Request:
@@ -209,46 +201,33 @@ def test_half_an_application_is_refused_at_once(build: Build) -> None:
         build(container=None)
 
 
-class Entra:
+class Entra(HttpServer):
     """Microsoft Entra as far as it gives out tokens: over TLS, to one application, by secret or by assertion; and the
     endpoint of managed identities."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        entra = self
+        super().__init__(tls=context)
+        self.url = self.origin
         self.asked: list[dict[str, str]] = []
         self.audience = "https://storage.azure.com"
         self.lasts = 3600
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                form = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
-                asked = {key: values[0] for key, values in form.items()}
-                entra.asked.append({**asked, "path": self.path})
-                good = asked.get("client_secret") == "app-secret-0123" or asked.get("client_assertion") == "pod.token"
-                if good and self.path == f"/{TENANT}/oauth2/v2.0/token":
-                    self._say(200, {"access_token": entra.token(), "expires_in": entra.lasts, "token_type": "Bearer"})
-                else:
-                    told = f"AADSTS7000215: Invalid client secret provided: {asked.get('client_secret')}"
-                    self._say(401, {"error": "invalid_client", "error_description": told})
+    def answer(self, asked: Asked) -> HttpAnswer:
+        if asked.method == "GET":
+            self.asked.append({"path": asked.path, **asked.headers})
+            return self._says(200, {"access_token": self.token(), "expires_in": str(self.lasts)})
+        form = {key: values[0] for key, values in parse_qs(asked.body.decode()).items()}
+        self.asked.append({**form, "path": asked.path})
+        good = form.get("client_secret") == "app-secret-0123" or form.get("client_assertion") == "pod.token"
+        if good and asked.path == f"/{TENANT}/oauth2/v2.0/token":
+            given = {"access_token": self.token(), "expires_in": self.lasts, "token_type": "Bearer"}
+            return self._says(200, given)
+        told = f"AADSTS7000215: Invalid client secret provided: {form.get('client_secret')}"
+        return self._says(401, {"error": "invalid_client", "error_description": told})
 
-            def do_GET(self) -> None:
-                entra.asked.append({"path": self.path, **{name.lower(): text for name, text in self.headers.items()}})
-                self._say(200, {"access_token": entra.token(), "expires_in": str(entra.lasts)})
-
-            def _say(self, status: int, tree: dict[str, Any]) -> None:
-                data = json.dumps(tree).encode()
-                self.send_response(status)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        if context is not None:
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"http{'s' if context else ''}://127.0.0.1:{self._server.server_port}"
+    @staticmethod
+    def _says(status: int, tree: dict[str, Any]) -> HttpAnswer:
+        return HttpAnswer(status, body=json.dumps(tree).encode())
 
     def token(self) -> str:
         now = int(time.time())
@@ -256,14 +235,6 @@ class Entra:
         parts = ({"alg": "HS256", "typ": "JWT"}, {**claims, "exp": now + self.lasts, "oid": "x"})
         head, body = (base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts)
         return f"{head}.{body}.c2ln"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,12 @@ from otelgw_exporters.blob_store import open_store
 from otelgw_exporters.errors import DestinationConfigError
 from otelgw_exporters.rows import blob_stores, buckets
 from tests.servers import require
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 from tests.servers.seaweedfs import BUCKET, KEY_ID, SECRET, SeaweedFs
 
 DATA = b'{"said": "CANARY"}'
 DIGEST = hashlib.sha256(DATA).hexdigest()
 AZURE = {"account": "acme", "container": "said", "account_key": "c2VjcmV0"}
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("AWS_", "GCS_", "AZURE_"))]:
-        monkeypatch.delenv(name)
 
 
 def soon() -> float:

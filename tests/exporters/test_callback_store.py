@@ -21,8 +21,8 @@ from otelgw_exporters.delivery import Exporter, Outcome
 from otelgw_exporters.errors import DestinationConfigError
 from tests.exporters.test_file import request
 from tests.servers import require
-from tests.servers.collector import free_port
 from tests.servers.fake_gcs import FakeGcs
+from tests.servers.ports import free_port
 from tests.servers.seaweedfs import BUCKET, KEY_ID, SECRET, SeaweedFs
 
 CODE = b"def handler(*_):\n    print('from the bucket')\n"

@@ -29,7 +29,7 @@ from otelgw_exporters.delivery import OPERATOR_DELAY, Exporter, Outcome
 from tests.exporters.samples import generation, span
 from tests.exporters.stand_ins import Answer, Request, StandIn, declared
 from tests.exporters.vendor import Fault, Vendor, code_of, serve
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 
 SECRET = "sk-secret-0123456789"
 WORDS = "the vendor explains itself"
@@ -50,12 +50,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def directory_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # where a destination that writes files does so
-    for row in catalog.ROWS:
-        for names in row.env.values():
-            for name in names:
-                monkeypatch.delenv(name, raising=False)
 
 
 def nowhere(row: catalog.Row) -> dict[str, Any]:

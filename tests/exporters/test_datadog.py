@@ -21,13 +21,13 @@ from jsonschema import Draft202012Validator
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw.tracing.record import capture_whole
-from otelgw_exporters import catalog
 from otelgw_exporters.datadog import DatadogExporter
 from otelgw_exporters.delivery import OPERATOR_DELAY, Exporter, Outcome
 from otelgw_exporters.errors import DestinationConfigError
 from tests.exporters.test_file import request
 from tests.exporters.test_payload import check
-from tests.servers.otlp import Asked, HttpAnswer, HttpReceiver
+from tests.servers.answering import Asked, HttpAnswer
+from tests.servers.otlp import HttpReceiver
 from tests.tracing.records import record, scenarios
 from tests.tracing.test_spans import build
 
@@ -37,14 +37,6 @@ GOLDEN = ROOT / "tests/golden/datadog"
 CONTRACT = ROOT / "../shared/contracts/datadog/logs_v1_input.openapi.json"
 KEY = "CANARY-datadog-key-0123456789"
 FOREVER = 10**10
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for row in catalog.ROWS:
-        for names in row.env.values():
-            for name in names:
-                monkeypatch.delenv(name, raising=False)
 
 
 def deliver(exporter: Exporter, spans: Sequence[ReadableSpan]) -> Outcome:

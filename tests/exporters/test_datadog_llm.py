@@ -13,14 +13,14 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw.tracing.record import Record, capture_whole
-from otelgw_exporters import catalog
 from otelgw_exporters.datadog_llm import DatadogLlmExporter
 from otelgw_exporters.delivery import Exporter, Outcome
 from otelgw_exporters.otlp import OtlpHttpExporter
 from tests.exporters.test_file import request
 from tests.servers import require
+from tests.servers.answering import HttpAnswer
 from tests.servers.ddapm import Ddapm
-from tests.servers.otlp import HttpAnswer, HttpReceiver
+from tests.servers.otlp import HttpReceiver
 from tests.tracing.records import record, scenarios
 from tests.tracing.test_spans import build
 
@@ -50,14 +50,6 @@ METRICS = {
     *("input_tokens", "output_tokens", "total_tokens", "cache_read_input_tokens", "reasoning_output_tokens"),
     *("input_cost", "output_cost", "total_cost", "time_to_first_token"),
 }
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for row in catalog.ROWS:
-        for names in row.env.values():
-            for name in names:
-                monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
@@ -24,32 +22,16 @@ from tests.exporters.objects import deliver, request, states
 from tests.exporters.samples import generation, span
 from tests.exporters.test_payload import check
 from tests.servers import require
-from tests.servers.collector import free_port
+from tests.servers.amazon import client
 from tests.servers.dynalite import Dynalite
 from tests.servers.faults import LOST, SILENT, Faults, Status
 from tests.servers.moto import Moto
+from tests.servers.ports import free_port
 from tests.servers.process import Process
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dynamodb" / "item.json"
 KEYS = {"access_key_id": "AKIATESTS0123456789", "secret_access_key": "canary-secret-0123456789", "region": "eu-west-1"}
 Build = Callable[..., DynamoDbExporter]
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-
-
-@lru_cache
-def client(service: str, url: str) -> Any:
-    """Return Amazon's own client; one for all tests, as it takes long to make."""
-    session = botocore.session.Session()
-    given = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    return session.create_client(service, region_name="eu-west-1", endpoint_url=url, **given)
 
 
 @pytest.fixture(scope="module")

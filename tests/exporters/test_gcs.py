@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
 import pytest
@@ -21,20 +19,15 @@ from otelgw_exporters.errors import DestinationConfigError
 from otelgw_exporters.gcs import GcsExporter
 from tests.exporters.objects import deliver, found, request, states, text_of
 from tests.servers import require
-from tests.servers.collector import free_port
+from tests.servers.answering import Asked, HttpAnswer, HttpServer
 from tests.servers.fake_gcs import FakeGcs
 from tests.servers.faults import LOST, SILENT, Faults, Status
+from tests.servers.ports import free_port
 from tests.servers.seaweedfs import BUCKET, SeaweedFs
 
 EMAIL = "writer@project.iam.gserviceaccount.com"
 SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 Build = Callable[..., GcsExporter]
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("GOOGLE_", "GCS_"))]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +52,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class XmlApi:
+class XmlApi(HttpServer):
     """Google Cloud Storage's XML API as far as objects are put, with its check of who is writing.
 
     Held to Google's documentation: PUT of an object, ``NoSuchBucket``, ``AccessDenied``, a self-signed JWT whose
@@ -67,45 +60,30 @@ class XmlApi:
     """
 
     def __init__(self, public: Path | None = None, tokens: frozenset[str] = frozenset()) -> None:
-        api = self
+        super().__init__()
+        self.url = self.origin
         self.objects: dict[str, bytes] = {}
         self.claims: list[Mapping[str, Any]] = []
         self._public, self._tokens = public, tokens
         self._lock = threading.Lock()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    def answer(self, asked: Asked) -> HttpAnswer:
+        bucket, _, name = unquote(asked.path).lstrip("/").partition("/")
+        if asked.method != "PUT":
+            return HttpAnswer(501)
+        if not self.knows(asked.headers.get("authorization", "")):
+            return self._refusal(401, "AuthenticationRequired", "Authentication required.")
+        if bucket != "logs":
+            return self._refusal(404, "NoSuchBucket", "The specified bucket does not exist.")
+        if name.startswith("forbidden/"):
+            return self._refusal(403, "AccessDenied", f"{EMAIL} does not have storage.objects.create access.")
+        self.objects[name] = asked.body
+        return HttpAnswer(200, {"etag": '"x"'})
 
-            def do_PUT(self) -> None:
-                data = self.rfile.read(int(self.headers["content-length"]))
-                bucket, _, name = unquote(self.path).lstrip("/").partition("/")
-                if not api.knows(self.headers.get("authorization", "")):
-                    self._fail(401, "AuthenticationRequired", "Authentication required.")
-                elif bucket != "logs":
-                    self._fail(404, "NoSuchBucket", "The specified bucket does not exist.")
-                elif name.startswith("forbidden/"):
-                    self._fail(403, "AccessDenied", f"{EMAIL} does not have storage.objects.create access.")
-                else:
-                    api.objects[name] = data
-                    self._say(200, b"")
-
-            def _fail(self, status: int, code: str, message: str) -> None:
-                text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>Refused.</Message>"
-                self._say(status, f"{text}<Details>{message}</Details></Error>".encode())
-
-            def _say(self, status: int, data: bytes) -> None:
-                self.send_response(status)
-                self.send_header("etag", '"x"')
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+    @staticmethod
+    def _refusal(status: int, code: str, message: str) -> HttpAnswer:
+        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>Refused.</Message>"
+        return HttpAnswer(status, body=f"{text}<Details>{message}</Details></Error>".encode())
 
     def knows(self, authorization: str) -> bool:
         """Say whether a request may come in: with a token that was given out, or one that the account has signed."""
@@ -123,14 +101,6 @@ class XmlApi:
             checking = ["openssl", "dgst", "-sha256", "-verify", self._public, "-signature", proof]
             checked = subprocess.run(checking, input=signed.encode(), capture_output=True, check=False)
         return checked.returncode == 0 and claims["iss"] == EMAIL
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 def _decoded(text: str) -> bytes:
@@ -291,44 +261,26 @@ def test_a_file_that_is_no_key_is_refused_at_once(build: Build, tmp_path: Path, 
         build(service_account=str(tmp_path / "none.json"))
 
 
-class Federation:
+class Federation(HttpServer):
     """Google's token exchange, and the endpoint that gives a service account's token for an exchanged one."""
 
     def __init__(self) -> None:
-        asked: list[tuple[str, dict[str, Any], str]] = []
-        self.asked = asked
+        super().__init__()
+        self.url = self.origin
+        self.asked: list[tuple[str, dict[str, Any], str]] = []
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"])).decode()
-                form = {k: v[0] for k, v in parse_qs(body).items()} if "=" in body[:40] else json.loads(body)
-                asked.append((self.path, form, self.headers.get("authorization", "")))
-                if self.path == "/sts" and form["subject_token"] != "workload.token":
-                    answer, status = {"error": "invalid_grant", "error_description": "not this workload"}, 400
-                elif self.path == "/sts":
-                    answer, status = {"access_token": "federated-token", "expires_in": 3600}, 200
-                else:
-                    end = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
-                    answer, status = {"accessToken": "account-token", "expireTime": end}, 200
-                data = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def answer(self, asked: Asked) -> HttpAnswer:
+        body = asked.body.decode()
+        form = {k: v[0] for k, v in parse_qs(body).items()} if "=" in body[:40] else json.loads(body)
+        self.asked.append((asked.path, form, asked.headers.get("authorization", "")))
+        if asked.path == "/sts" and form["subject_token"] != "workload.token":
+            told = {"error": "invalid_grant", "error_description": "not this workload"}
+            return HttpAnswer(400, body=json.dumps(told).encode())
+        given: dict[str, Any] = {"access_token": "federated-token", "expires_in": 3600}
+        if asked.path != "/sts":
+            end = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+            given = {"accessToken": "account-token", "expireTime": end}
+        return HttpAnswer(body=json.dumps(given).encode())
 
 
 @pytest.mark.parametrize("impersonated", [False, True])

@@ -18,19 +18,13 @@ from otelgw_exporters.generic_api import GenericApiExporter
 from otelgw_exporters.options import parse_headers
 from tests.exporters.test_file import request
 from tests.exporters.test_payload import check
-from tests.servers.otlp import Asked, HttpAnswer, HttpReceiver
+from tests.servers.answering import Asked, HttpAnswer
+from tests.servers.otlp import HttpReceiver
 from tests.tracing.records import refused
 from tests.tracing.test_spans import build
 
 Keep = Callable[[Exporter], Exporter]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-VARIABLES = ("GENERIC_LOGGER_ENDPOINT", "GENERIC_LOGGER_HEADERS", "GENERIC_LOGGER_SIGNING_SECRET")
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
 
 
 def deliver(exporter: Exporter, spans: Sequence[ReadableSpan]) -> Outcome:

@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otelgw_exporters import http
 from otelgw_exporters.delivery import Reply
-from tests.servers.otlp import HttpAnswer, HttpReceiver
+from tests.servers.answering import HttpAnswer
+from tests.servers.otlp import HttpReceiver
 
 
 @pytest.mark.parametrize(

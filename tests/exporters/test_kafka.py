@@ -26,9 +26,9 @@ from tests.exporters.objects import deliver, request, states
 from tests.exporters.samples import generation, span
 from tests.exporters.test_payload import check
 from tests.servers import require
-from tests.servers.collector import free_port
 from tests.servers.kafka import PASSWORD, USER, Kafka
 from tests.servers.otlp import Certificates
+from tests.servers.ports import free_port
 
 Make = Callable[..., KafkaExporter]
 CANARY = "CANARY-0123456789"

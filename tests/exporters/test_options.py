@@ -256,6 +256,13 @@ def test_a_misspelt_traces_exporter_is_corrected() -> None:
         options.traces_exporter_types({"OTEL_TRACES_EXPORTER": "consol"})
 
 
+def test_what_there_is_is_told_where_a_name_is_not_known() -> None:
+    with pytest.raises(DestinationConfigError) as refused:
+        options.traces_exporter_types({"OTEL_TRACES_EXPORTER": "zzz"})
+    for name in ("otlp", "console", "none", *(row.name for row in catalog.ROWS)):
+        assert f" {name}" in str(refused.value)
+
+
 def test_litellms_console_means_json_and_no_color_no_colours() -> None:
     assert options.from_environment(CONSOLE, {"OTEL_EXPORTER": "console"}) == {"format": "json"}
     assert options.from_environment(CONSOLE, {"OTEL_EXPORTER": "otlp_http", "NO_COLOR": "1"}) == {"color": False}

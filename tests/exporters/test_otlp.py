@@ -16,8 +16,9 @@ from otelgw_exporters.delivery import Exporter, Outcome
 from otelgw_exporters.errors import DestinationConfigError
 from otelgw_exporters.otlp import OtlpGrpcExporter, OtlpHttpExporter
 from tests.exporters.samples import generation, span
-from tests.servers.collector import free_port
-from tests.servers.otlp import Certificates, Failure, GrpcReceiver, HttpAnswer, HttpReceiver, partial
+from tests.servers.answering import HttpAnswer
+from tests.servers.otlp import Certificates, Failure, GrpcReceiver, HttpReceiver, partial
+from tests.servers.ports import free_port
 
 SECRET = "sk-secret-0123456789"
 UNAVAILABLE = Failure(grpc.StatusCode.UNAVAILABLE, "overloaded")

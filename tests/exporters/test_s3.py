@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -22,24 +21,14 @@ from otelgw_exporters.s3 import S3Exporter
 from tests.exporters.objects import deliver, found, request, states
 from tests.exporters.samples import span
 from tests.servers import require
-from tests.servers.collector import free_port
 from tests.servers.faults import LOST, SILENT, Faults, Status
 from tests.servers.moto import Moto
+from tests.servers.ports import free_port
 from tests.servers.seaweedfs import BUCKET, KEY_ID, SECRET, SeaweedFs
 
 ROOT = Path(__file__).parents[2]
 Build = Callable[..., S3Exporter]
-AWS = ("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [*AWS, *(name for name in os.environ if name.startswith("AWS_"))]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
 
 
 @pytest.fixture(scope="module")

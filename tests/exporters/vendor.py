@@ -294,6 +294,7 @@ class _Relay:
         self.port = self._listener.getsockname()[1]
         self.was_reset = threading.Event()
         self._cut_next = False
+        self._stopped = False
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
 
@@ -306,9 +307,17 @@ class _Relay:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                near.close()
+                continue
             with self._lock:
                 self._pairs.append((near, far))
+                stopped = self._stopped
+            if stopped:  # what stop() has closed was without this one
+                self.reset()
+                return
             threading.Thread(target=self._pass, args=(near, far), daemon=True).start()
             threading.Thread(target=self._pass, args=(far, near, True), daemon=True).start()
 
@@ -344,6 +353,8 @@ class _Relay:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        with self._lock:
+            self._stopped = True
         self.reset()
 
 

@@ -15,6 +15,7 @@ from otelgw.errors import ConfigError
 from otelgw.http.client import UpstreamTransport
 from otelgw.http.connection import Origin
 from otelgw.http.proxy import Proxies
+from otelgw_collector.listening import stop_accepting
 from tests.http import upstream_calls
 from tests.http.upstream_calls import Client, Run, failure_of
 from tests.servers.upstream import ScriptedUpstream, chat, chat_body, make_certificate
@@ -37,6 +38,7 @@ class ConnectProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await stop_accepting(*(listener.fileno() for listener in self._server.sockets))
         self._server.close()
         for task in self._tasks:
             task.cancel()

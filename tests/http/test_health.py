@@ -87,6 +87,26 @@ def test_the_models_are_probed_only_when_that_is_asked_for(upstream: ScriptedUps
     }
     assert (probed["healthy_count"], probed["unhealthy_count"]) == (3, 2)
     assert {request.header("authorization") for request in upstream.requests} == {"Bearer sk-upstream-canary"}
+    assert len(upstream.requests) == 3
+
+
+def test_a_model_that_thinks_is_probed_in_its_own_words(upstream: ScriptedUpstream) -> None:
+    """OpenAI's reasoning models answer 400 to `max_tokens`; others do to what they do not know."""
+
+    def answered(request: Received) -> Any:
+        asked = request.json()
+        wanted = {"thinks": "max_completion_tokens", "plain": "max_tokens"}.get(asked["model"])
+        return chat() if wanted in asked else error(422 if asked["model"] == "picky" else 400)
+
+    upstream.answer_with(answered)
+    rows = [deployment(upstream.url, name) for name in ("thinks", "plain", "broken", "picky")]
+    with RunningGateway(rows) as gateway:
+        probed = get(gateway, "/health?probe=1").json()
+
+    assert {each["model"] for each in probed["healthy_endpoints"]} == {"thinks", "plain"}
+    assert {each["model"]: each["error"] for each in probed["unhealthy_endpoints"]} == {"broken": "400", "picky": "422"}
+    limits = [request.json().get("max_tokens") for request in upstream.requests if request.json()["model"] == "plain"]
+    assert limits == [1]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from otelgw.keys.schema import Quota
 from otelgw.keys.shared import SharedRates
 from otelgw.keys.table import Counted, Refusal, Subject
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 from tests.servers.redis import Redis
 
 T = TypeVar("T")

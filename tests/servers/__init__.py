@@ -43,6 +43,8 @@ SERVERS: Mapping[str, Server] = {
     "redis": _of("redis"),
     "seaweedfs": _of("seaweedfs"),
     "sentry_relay": _of("sentry_relay"),
+    "tempo": _of("tempo"),
+    "zipkin": _of("zipkin"),
 }
 
 

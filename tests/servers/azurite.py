@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.servers import npm
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 from tests.servers.process import Process
 
 __all__ = ["ACCOUNT", "KEY", "Azurite", "build", "find"]

@@ -8,11 +8,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import re
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,12 +21,12 @@ from typing import Self
 import yaml
 
 from tests.servers.cache import build_once, cached, go
+from tests.servers.ports import free_port
 
-__all__ = ["Collector", "build", "find", "free_port"]
+__all__ = ["Collector", "build", "find"]
 
 MANIFEST = Path(__file__).parents[2] / "collector" / "builder.yaml"
 PROGRAM = "otelcol-otelgw"
-_PORTS = itertools.count(os.getpid() * 7)
 _LIMIT = 30.0  # seconds until it must be ready, or have printed what is waited for
 
 
@@ -51,20 +48,6 @@ def _build(scratch: Path) -> Path:
     (scratch / MANIFEST.name).write_bytes(MANIFEST.read_bytes())
     subprocess.run([scratch / "builder", f"--config={MANIFEST.name}"], check=True, env=env, cwd=scratch)
     return scratch / "_build" / PROGRAM
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on.
-
-    It is none that the system gives out by itself, and each process that tests run in has its own ones: between
-    this and the listening nobody else takes it.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-    while True:
-        port = 12_000 + 2_400 * worker + next(_PORTS) % 2_400
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Collector:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from tests.servers import environment
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 from tests.servers.process import Process
 
 __all__ = ["Ddapm", "Taken", "build", "find"]

@@ -22,15 +22,19 @@ from typing import Any
 import httpx
 
 from tests.servers import maven
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 from tests.servers.process import Process
 
-__all__ = ["PASSWORD", "USER", "Elasticsearch", "SearchNode", "build", "find"]
+__all__ = ["ADDER", "PASSWORD", "USER", "Elasticsearch", "SearchNode", "build", "find"]
 
 _VERSION = "9.2.0"
 _ARTIFACT = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{_VERSION}:zip"
 _PROGRAM = f"elasticsearch-{_VERSION}/bin/elasticsearch"
 USER, PASSWORD = "writer", "elastic-password-0123456789"
+ADDER = "adder"
+_ROLES = """\
+adder: {indices: [{names: ["traces-doctor.*"], privileges: [create_doc, auto_configure]}]}
+"""
 
 _SETTINGS = """\
 cluster.name: tests
@@ -120,12 +124,16 @@ class SearchNode(Process):
 
 
 class Elasticsearch(SearchNode):
-    """A running node with one user, ``USER`` with ``PASSWORD``, who may do everything."""
+    """A running node with two users: ``USER`` may do everything, ``ADDER`` add documents to the streams
+    traces-doctor.*; both with ``PASSWORD``.
+    """
 
     def __init__(self, program: Path) -> None:
         super().__init__(program, "ES", _SECURITY, (USER, PASSWORD))
-        (self.config / "users").write_text(f"{USER}:{_hash(PASSWORD)}\n")
-        (self.config / "users_roles").write_text(f"superuser:{USER}\n")
+        users = "".join(f"{user}:{_hash(PASSWORD)}\n" for user in (USER, ADDER))
+        (self.config / "users").write_text(users)
+        (self.config / "users_roles").write_text(f"superuser:{USER}\n{ADDER}:{ADDER}\n")
+        (self.config / "roles.yml").write_text(_ROLES)
 
 
 def _hash(password: str) -> str:

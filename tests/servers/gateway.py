@@ -42,9 +42,9 @@ from otelgw.spool import Intent
 from otelgw.tracing.limits import AttributeLimits
 from otelgw.tracing.record import Record, decode
 from otelgw.tracing.spans import build as build_spans
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 
-__all__ = ["GatewayProcess", "MemorySpool", "RunningGateway", "deployment", "free_port"]
+__all__ = ["GatewayProcess", "MemorySpool", "RunningGateway", "deployment"]
 
 ROOT = Path(__file__).parents[2]
 UPSTREAM_KEY = "sk-upstream-canary"

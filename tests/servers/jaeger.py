@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 
 from tests.servers.cache import build_once, cached, go
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 from tests.servers.process import Process
 
 __all__ = ["Jaeger", "build", "find"]

@@ -27,8 +27,8 @@ from typing import Self
 
 from tests.servers import maven
 from tests.servers.cache import place
-from tests.servers.collector import free_port
 from tests.servers.otlp import Certificates
+from tests.servers.ports import free_port
 
 __all__ = ["PASSWORD", "USER", "Kafka", "build", "find"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.servers import environment
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 from tests.servers.process import Process
 
 __all__ = ["build", "find", "running"]

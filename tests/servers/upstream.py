@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
+from otelgw_collector.listening import stop_accepting
 from tests.servers.scripts import (
     CREATED,
     USAGE,
@@ -225,7 +226,7 @@ class ScriptedUpstream:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        await asyncio.sleep(0.005)  # asyncio loses the socket of a connection that it accepts while the server closes
+        await stop_accepting(*(listener.fileno() for listener in server.sockets))
         server.close()
         async with asyncio.timeout(5):
             while self._peers:

@@ -103,7 +103,6 @@ class Row:
     callbacks: tuple[str, ...] = ()
     params_key: str = ""
     header_prefix: str = ""
-    stability: Literal["alpha", "beta", "stable"] = "beta"
     proof: str = ""
     wire: Wire | None = None
     loose_headers: bool = False

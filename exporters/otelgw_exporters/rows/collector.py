@@ -70,8 +70,11 @@ class Target:
         the YAML of the exporter, and of processors besides memory_limiter, which ``chain`` names.
     variables
         what has to be in the Collector's environment, with its meaning.
-    destination, options
-        the gateway's own destination type for the backend, and which of its options are which value; none is a secret.
+    destinations, options
+        the gateway's own destination types for the backend, and which of their options are which value; none is a
+        secret.
+    forms
+        of a value that is not the option as it stands: how it is made of it, for ``{}``.
     instead
         of a value that the destination may have: the values that it takes the place of, and the further ones it brings.
     otlp
@@ -88,8 +91,9 @@ class Target:
     processors: str = ""
     chain: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
-    destination: str = ""
+    destinations: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
+    forms: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
     otlp: str = ""
     prefix: str = ""
@@ -134,7 +138,7 @@ _ELASTIC = Target(
         "ELASTICSEARCH_URL": "of the cluster; 8.16 or newer, which has the index templates",
         "ELASTICSEARCH_API_KEY": "encoded, with create_doc and auto_configure on traces-*",
     },
-    destination="elasticsearch",
+    destinations=("elasticsearch",),
     options={"endpoint": "endpoint", "dataset": "dataset", "namespace": "namespace", "username": "username"},
     instead={"username": ("api_key", {"password": "${env:ELASTICSEARCH_PASSWORD}"})},
 )
@@ -159,7 +163,7 @@ _ELASTIC_OTLP = Target(
 )
 
 _OPENSEARCH = Target(
-    "otelgw -> OpenTelemetry Collector -> Data Prepper (otel_trace_source) -> OpenSearch",
+    "otelgw -> OpenTelemetry Collector -> Data Prepper (otel_trace_source), or `otelgw collect` -> OpenSearch",
     "otlp_grpc/data_prepper",
     f"""
   otlp_grpc/data_prepper:
@@ -174,7 +178,7 @@ _OPENSEARCH = Target(
         "plaintext": "${env:DATA_PREPPER_PLAINTEXT:-true}",
     },
     variables={
-        "DATA_PREPPER_ENDPOINT": "host:port of otel_trace_source",
+        "DATA_PREPPER_ENDPOINT": "host:port of otel_trace_source, or of `otelgw collect`",
         "DATA_PREPPER_BASIC": "user:password in base64, where the source asks for it",
         "DATA_PREPPER_PLAINTEXT": "false where the source has TLS",
     },
@@ -237,6 +241,9 @@ _DATADOG = Target(
         "DD_SITE": "the site of the account, such as datadoghq.eu; government sites take no OTLP",
         "DD_API_KEY": "an API key",
     },
+    destinations=("datadog", "datadog_llm_observability"),
+    options={"site": "endpoint"},
+    forms={"endpoint": "https://otlp.{}/v1/traces"},
 )
 
 _KAFKA = Target(
@@ -256,7 +263,7 @@ _KAFKA = Target(
 {_PATIENCE}""",
     {"brokers": '["${env:KAFKA_BROKERS:-127.0.0.1:9092}"]', "topic": '"${env:KAFKA_TOPIC:-otlp_spans}"'},
     variables={"KAFKA_BROKERS": "host:port of a broker", "KAFKA_TOPIC": "the topic"},
-    destination="kafka",
+    destinations=("kafka",),
     options={"brokers": "brokers", "topic": "topic"},
 )
 
@@ -285,7 +292,7 @@ _S3 = Target(
         "S3_PREFIX": "what the objects' names begin with",
         "AWS_ACCESS_KEY_ID": "and AWS_SECRET_ACCESS_KEY, or a role: as any AWS program finds them",
     },
-    destination="s3",
+    destinations=("s3",),
     options={"bucket": "bucket", "region": "region", "endpoint_url": "endpoint", "path": "prefix"},
 )
 
@@ -304,6 +311,9 @@ _LANGFUSE = Target(
         "LANGFUSE_OTLP_ENDPOINT": "its address with /api/public/otel",
         "LANGFUSE_BASIC": "public key:secret key in base64: printf '%s:%s' $PUBLIC $SECRET | base64 -w0",
     },
+    destinations=("langfuse",),
+    options={"endpoint": "endpoint"},
+    forms={"endpoint": "{}/api/public/otel"},
     otlp="http",
     prefix="LANGFUSE",
 )
@@ -317,8 +327,21 @@ _PHOENIX = Target(
       authorization: Bearer ${{env:PHOENIX_API_KEY}}
     endpoint: <<endpoint>>
 {_PATIENCE}""",
-    {"endpoint": "${env:PHOENIX_ENDPOINT:-http://127.0.0.1:6006}"},
-    variables={"PHOENIX_ENDPOINT": "its address", "PHOENIX_API_KEY": "where it asks for one"},
+    {"endpoint": "${env:PHOENIX_ENDPOINT:-http://127.0.0.1:6006}", "project": '"${env:PHOENIX_PROJECT:-default}"'},
+    processors="""
+  transform:
+    error_mode: ignore
+    trace_statements:
+      - set(resource.attributes["openinference.project.name"], <<project>>)""",
+    chain=("transform",),
+    variables={
+        "PHOENIX_ENDPOINT": "its address",
+        "PHOENIX_API_KEY": "where it asks for one",
+        "PHOENIX_PROJECT": "the project",
+    },
+    destinations=("phoenix",),
+    options={"endpoint": "endpoint", "project": "project"},
+    forms={"endpoint": "{}"},
     otlp="http",
     prefix="PHOENIX",
 )

@@ -1,0 +1,32 @@
+"""Which destinations a caller has of its own."""
+
+from __future__ import annotations
+
+from otelgw.keys.directory import Directory
+from otelgw.tenant_routes import Routes
+from tests.servers.otlp import HttpReceiver
+from tests.test_tenants import World, otlp, world
+
+__all__ = ["world"]
+
+
+def test_each_destination_of_an_owner_has_an_id_of_its_own_that_shows_no_credential(world: World) -> None:
+    routes = Routes(world.settings.keys, Directory(world.settings.keys, world.store))
+    receiver = HttpReceiver()
+    with receiver:
+        caller = world.caller(otlp(receiver, "canary-one"), otlp(receiver, "canary-two"))
+        found = routes.of(caller)
+
+    assert len({each.id for each in found}) == 2
+    assert [routes.find(each.id) for each in found] == found
+    assert "canary" not in str([each.id for each in found])
+    assert {"otlp_http", "otel"} <= found[0].names
+    assert found[0].host
+
+
+def test_who_has_none_has_none_and_a_route_that_is_gone_is_not_found(world: World) -> None:
+    routes = Routes(world.settings.keys, Directory(world.settings.keys, world.store))
+
+    assert routes.of(world.caller()) == []
+    assert routes.find("key:nobody/otlp_http/all") is None
+    assert routes.find("team:nothing/otlp_http/all") is None
