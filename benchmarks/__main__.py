@@ -20,7 +20,7 @@ from benchmarks.load import LoadError
 from benchmarks.measure import Cell, Workload, measure, warm_up, workload
 from benchmarks.processes import PROC, StartFailedError
 from benchmarks.report import tables
-from benchmarks.targets import NAMES, Backends, Target, start_backends, start_target
+from benchmarks.targets import EXTRA, NAMES, Backends, Target, start_backends, start_target
 
 STREAMS_PER_CONNECTION = 20  # each takes half a second
 
@@ -28,7 +28,11 @@ STREAMS_PER_CONNECTION = 20  # each takes half a second
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition(": ")[2])
     parser.add_argument("--rounds", type=int, default=2, help="how often each cell is measured (default 2)")
-    parser.add_argument("--only", default=",".join(NAMES), help=f"comma list of targets (default {','.join(NAMES)})")
+    parser.add_argument(
+        "--only",
+        default=",".join(NAMES),
+        help=f"comma list of targets (default {','.join(NAMES)}; others: {', '.join(EXTRA)})",
+    )
     parser.add_argument(
         "--concurrency", default="1,16,64", help="comma list of numbers of connections (default 1,16,64)"
     )
@@ -41,8 +45,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's numbers to FILE")
     arguments = parser.parse_args()
-    if unknown := set(arguments.only.split(",")) - set(NAMES):
-        parser.error(f"--only: unknown target {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
+    if unknown := set(arguments.only.split(",")) - {*NAMES, *EXTRA}:
+        parser.error(f"--only: unknown target {', '.join(sorted(unknown))}; known: {', '.join((*NAMES, *EXTRA))}")
     return arguments
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from benchmarks.processes import Process, free_port
 
-__all__ = ["NAMES", "Backends", "Target", "start_backends", "start_target"]
+__all__ = ["EXTRA", "NAMES", "Backends", "Target", "start_backends", "start_target"]
 
 NAMES = ("direct", "nginx", "otelgw-hypercorn", "otelgw-uvicorn")
+EXTRA = ("otelgw-hypercorn-fsync", "otelgw-uvicorn-fsync", "otelgw-hypercorn-eight", "otelgw-uvicorn-eight")
 KEY = "sk-otelgw-benchmark"
 
 NGINX = """
@@ -57,9 +58,13 @@ model_list:
 general_settings:
   master_key: {key}
 otelgw:
+  spool:
+    fsync: {fsync}
   destinations:
-    - name: otlp_http
-      endpoint: http://127.0.0.1:{sink}/{name}/v1/traces
+"""
+DESTINATION = """
+    - name: otlp_http/d{number}
+      endpoint: http://127.0.0.1:{sink}/{name}{number}/v1/traces
 """
 
 
@@ -154,8 +159,11 @@ def _nginx(backends: Backends, directory: Path) -> Process | None:
 def _gateway(name: str, backends: Backends, directory: Path) -> Process:
     port = free_port()
     config = directory / "config.yaml"
-    config.write_text(GATEWAY.format(upstream=backends.upstream.port, sink=backends.sink.port, name=name, key=KEY))
-    server = name.removeprefix("otelgw-")
+    server, _, variant = name.removeprefix("otelgw-").partition("-")
+    text = GATEWAY.format(upstream=backends.upstream.port, key=KEY, fsync=str(variant == "fsync").lower())
+    for number in range(8 if variant == "eight" else 1):
+        text += DESTINATION.format(sink=backends.sink.port, name=name, number=number or "")
+    config.write_text(text)
     command = [str(Path(sys.executable).with_name("otelgw")), "serve", "--config", str(config)]
     command += ["--server", server, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     env = _environment() | {"OTELGW_STATE_DIR": str(directory / "state")}

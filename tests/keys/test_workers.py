@@ -90,7 +90,8 @@ def test_a_limit_is_exact_over_the_workers_and_a_key_is_gone_at_once_in_all(star
     key = admin.key(key_alias="short-lived", user_id="u-1", user_email="u-1@example.com")
     assert {ask(url, key).status_code for _ in range(8)} == {200}
     admin.post("/key/delete", {"keys": [key]})
-    assert {ask(url, key).status_code for _ in range(8)} == {401}
+    # Not more often than one worker lets an address fail: after that it says 429.
+    assert {ask(url, key).status_code for _ in range(5)} == {401}
 
     running.process.wait_until(lambda: "short-lived" in running.file.read_text(), 20)
     payloads = [json.loads(line) for line in running.file.read_text().splitlines()]
