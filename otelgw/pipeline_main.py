@@ -124,14 +124,13 @@ def _built(destination: Destination, retry_limit: float, keep: Keeper | None) ->
     exporter = catalog.build(destination.type, destination.name, destination.options)
     retry = RetryPolicy(limit=retry_limit)
     select = selector(destination, keep)
-    ahead = getattr(exporter, "ahead", None)
     return pipeline.Destination(
         destination.name,
         exporter,
         select,
         batching=_batching(exporter),
         retry=retry,
-        prepare=None if ahead is None else preparer(destination, ahead, keep),
+        prepare=None if exporter.ahead is None else preparer(destination, exporter.ahead, keep),
     )
 
 

@@ -164,7 +164,13 @@ def backoff(tries: int, *, first: float, most: float, jitter: Callable[[], float
 
 
 class Exporter(SpanExporter):
-    """Base of every destination. ``timeout`` is how long one delivery may take, in seconds."""
+    """Base of every destination. ``timeout`` is how long one delivery may take, in seconds.
+
+    ``ahead``, where a destination has it, makes of a span what ``deliver`` takes in its place, and what needs less
+    memory until then. It may raise what ``UNUSABLE`` names; such a span is given to ``deliver`` as it is.
+    """
+
+    ahead: Callable[[ReadableSpan], ReadableSpan] | None = None
 
     def __init__(self, name: str, timeout: float = 10.0) -> None:
         self.name = name

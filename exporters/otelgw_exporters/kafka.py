@@ -65,6 +65,7 @@ class KafkaExporter(Exporter):
             self._pieces = self._calls
         else:
             self._encode.shared()
+            self.ahead = self._encode.ready
 
     def deliver(self, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:
         if self._stopped.is_set():
