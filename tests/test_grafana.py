@@ -203,7 +203,7 @@ def test_a_running_gateway_exports_what_the_dashboards_ask_for(tmp_path: Path) -
             return httpx.get(f"{gateway.url}/metrics", trust_env=False).text
 
         wanted = ('error_type="', "time_to_first_chunk_seconds_bucket", "delivery_duration_seconds_bucket")
-        gateway.wait_until(lambda: all(each in page() for each in wanted), 20)
+        gateway.wait_until(lambda: all(each in page() for each in wanted))
         text = page()
     labels: dict[str, set[str]] = {}
     for name, inside in SAMPLE.findall(text):

@@ -251,7 +251,7 @@ def test_a_killed_pipeline_is_started_again_and_every_record_arrives(start: Star
         reply = call(gateway)
         assert reply.status_code == 200
         sent.add(reply.headers["x-otelgw-trace-id"])
-    gateway.wait_until(lambda: sent <= traces(gateway), 20)
+    gateway.wait_until(lambda: sent <= traces(gateway))
     assert gateway.stop() == 0
 
 
@@ -283,7 +283,7 @@ def test_children_end_by_themselves_when_the_master_is_killed(start: Start, upst
     gateway.wait_until(is_free)
     running.join()
     assert running.whole
-    gateway.wait_until(lambda: not any(_is_running(pid) for pid in children), 20)
+    gateway.wait_until(lambda: not any(_is_running(pid) for pid in children))
 
 
 # Stopping
@@ -397,7 +397,7 @@ def test_a_reload_brings_new_models_and_breaks_nothing(start: Start, upstream: S
     old = gateway.children(WORKER)
     gateway.config.write_text(config(upstream.url, "m", "new", server=f"drain: 15, kind: {kind}"))
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_until(lambda: "configuration reloaded" in log(gateway), 20)
+    gateway.wait_until(lambda: "configuration reloaded" in log(gateway))
     gateway.wait_until(lambda: call(gateway, model="new").status_code == 200)
     running.join()
     gateway.wait_until(lambda: not set(old) & set(gateway.children(WORKER)))
@@ -432,7 +432,7 @@ def test_new_workers_that_cannot_serve_leave_the_old_ones_at_work(
         (tmp_path / name).write_text("no certificate")
     gateway.config.write_text(config(upstream.url, server="ssl_certfile: cert.pem, ssl_keyfile: key.pem"))
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_until(lambda: "the old configuration stays" in log(gateway), 20)
+    gateway.wait_until(lambda: "the old configuration stays" in log(gateway))
     assert gateway.children(WORKER) == workers
     assert answers(gateway)
     assert gateway.stop() == 0
@@ -447,11 +447,11 @@ def test_a_reload_can_change_the_destinations_and_the_number_of_workers(
     gateway.config.write_text(config(upstream.url, server="workers: 2", destination="{name: console, on: failure}"))
     old = gateway.children(PIPELINE)
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_until(lambda: "configuration reloaded" in log(gateway), 20)
-    gateway.wait_until(lambda: not set(old) & set(gateway.children(PIPELINE)), 20)
+    gateway.wait_until(lambda: "configuration reloaded" in log(gateway))
+    gateway.wait_until(lambda: not set(old) & set(gateway.children(PIPELINE)))
     gateway.wait_until(lambda: len(gateway.children(WORKER)) == 2)
     ok, failed = call(gateway), call(gateway, model="nowhere")
-    gateway.wait_until(lambda: failed.headers["x-otelgw-trace-id"] in traces(gateway), 20)
+    gateway.wait_until(lambda: failed.headers["x-otelgw-trace-id"] in traces(gateway))
     assert ok.headers["x-otelgw-trace-id"] not in traces(gateway)
     assert gateway.stop() == 0
 
@@ -464,9 +464,9 @@ def test_a_reload_with_a_destination_that_cannot_be_made_changes_nothing(
     broken = "{name: s3, bucket: b, region: eu-west-1, access_key_id: half-of-an-identity}"
     gateway.config.write_text(config(upstream.url, destination=broken))
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_until(lambda: "the old configuration stays" in log(gateway), 20)
+    gateway.wait_until(lambda: "the old configuration stays" in log(gateway))
     arrived = call(gateway).headers["x-otelgw-trace-id"]
-    gateway.wait_until(lambda: arrived in traces(gateway), 20)
+    gateway.wait_until(lambda: arrived in traces(gateway))
     assert gateway.children(PIPELINE) == pipelines
     assert gateway.stop() == 0
 
@@ -476,7 +476,7 @@ def test_a_stop_soon_after_a_reload_still_lets_streams_of_both_finish(start: Sta
     upstream.answer_with(slow_stream(2.5))
     old = Stream(gateway)
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.wait_until(lambda: "configuration reloaded" in log(gateway), 20)
+    gateway.wait_until(lambda: "configuration reloaded" in log(gateway))
     time.sleep(0.1)  # for the old worker to have stopped accepting
     new = Stream(gateway)
     assert gateway.stop(25) == 0

@@ -75,3 +75,27 @@ def test_checking_does_not_wait_for_the_price_list(config: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_a_wrong_value_or_a_missing_key_hides_no_other_problem_of_its_section(config: Path) -> None:
+    config.write_text(
+        "model_list:\n"
+        "  - model_name: a\n"
+        "    litellm_param: {model: echo}\n"
+        "litellm_settings:\n"
+        "  turn_off_message_logging: maybe\n"
+        "  callbacks: [oteel]\n"
+        "  sucess_callback: [otel]\n"
+        "general_settings: {pass_through: [fils], store_model_in_db: true}\n"
+    )
+    report = check(str(config), {})
+    found = (*report.errors, *report.warnings, *report.ignored)
+    assert [line.removeprefix(f"{config}:").partition(" ")[2].partition(";")[0] for line in found] == [
+        "model_list[0].litellm_params: is required",
+        "litellm_settings.turn_off_message_logging: must be a valid boolean, unable to interpret input",
+        "litellm_settings.callbacks[0]: unknown callback `oteel`",
+        "general_settings.pass_through[0]: must be 'files', 'batches', 'uploads', 'vector_stores' or 'fine_tuning'",
+        "model_list[0].litellm_param: unknown key",
+        "litellm_settings.sucess_callback: unknown key",
+        "general_settings.store_model_in_db: known, without effect in this version",
+    ]

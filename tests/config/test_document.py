@@ -89,6 +89,8 @@ def test_anchors_and_merges_work() -> None:
     [
         ("a:\n\t- b\n", "c.yaml:2: not YAML: a tab; indent with spaces"),
         ("a: [1,\n", "c.yaml:2: not YAML"),
+        ("a:\n- b: 1\n  - b: 2\n", "c.yaml:3: not YAML: a list item out of place; the dashes of one list"),
+        ("a:\n - b: 1\n  - b: 2\n", "c.yaml:3: not YAML: a list item out of place; the dashes of one list"),
         ("a: 'x\n", "not YAML"),
         ("a: \x01\n", "c.yaml:1: not YAML: a control character"),
         ("- a\n", "c.yaml:1: the top level must be"),

@@ -38,6 +38,7 @@ def test_a_blank_variable_counts_as_unset() -> None:
     ("variables", "name", "value"),
     [
         ({"OTEL_SERVICE_NAME": "a", "OTEL_RESOURCE_ATTRIBUTES": "service.name=b"}, "service_name", "a"),
+        ({"OTEL_SERVICE_NAME": "a", "OTEL_RESOURCE_ATTRIBUTES": "service.name=b,x=1"}, "resource", {"x": "1"}),
         ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=b,x=1%2C2"}, "service_name", "b"),
         ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=b, x = 1%2C2 ,"}, "resource", {"x": "1,2"}),
         ({"OTEL_ENVIRONMENT_NAME": "prod"}, "resource", {"deployment.environment.name": "prod"}),

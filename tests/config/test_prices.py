@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from otelgw.config.load import load
 from otelgw.config.prices import price_text, resolve_price
 from otelgw.dialects.facts import Usage
 from otelgw.providers.catalog import PROVIDERS, find
@@ -74,3 +79,25 @@ def test_prices_are_shown_per_million_tokens() -> None:
     assert price_text(Price("config", input_per_token=1e-6, output_per_token=2.5e-6)) == "1 in, 2.5 out (config)"
     assert price_text(Price("genai-prices", "azure")) == "by the answer's model"
     assert price_text(Price("genai-prices", "openai", "gpt-4o-mini")) == "0.15 in, 0.6 out"
+
+
+@pytest.mark.parametrize(
+    ("model", "read"),
+    [("echo/echo", False), ("hosted_vllm/x", False), ("openai/gpt-4o", True), ("openai/*", True), ("azure/mine", True)],
+)
+def test_a_worker_has_read_the_price_list_before_its_first_request_if_it_needs_it(
+    tmp_path: Path, model: str, read: bool
+) -> None:
+    config = tmp_path / "c.yaml"
+    alias = "*" if "*" in model else "a"
+    config.write_text(
+        f"model_list:\n  - model_name: '{alias}'\n"
+        f"    litellm_params: {{model: {model}, api_key: k, api_base: 'http://127.0.0.1:1', api_version: v}}\n"
+    )
+    script = (
+        "import pickle, sys; from otelgw.app import build; build(pickle.load(sys.stdin.buffer));"
+        "print('genai_prices.data' in sys.modules)"
+    )
+    settings = pickle.dumps(load(str(config), {"OTELGW_STATE_DIR": str(tmp_path)}))
+    ran = subprocess.run([sys.executable, "-c", script], input=settings, capture_output=True, check=True, timeout=60)
+    assert ran.stdout.split() == [str(read).encode()]

@@ -82,8 +82,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                     said = [{"role": "user", "content": f"{mark} {FILL}"}]
                     body = {"model": "m", "messages": said, **fields}
                     assert client.post("/v1/chat/completions", json=body, headers=headers).status_code == 200
-                gateway.wait_until(lambda: [len(sink.spans) for sink in sinks.values()] == [6, 6, 9, 9], 30)
-                gateway.wait_until(lambda: _lines(directory) == 2, 30)
+                gateway.wait_until(lambda: [len(sink.spans) for sink in sinks.values()] == [6, 6, 9, 9])
+                gateway.wait_until(lambda: _lines(directory) == 2)
                 objects, spans = _objects(directory), {name: list(sink.spans) for name, sink in sinks.items()}
                 payloads = [json.loads(line) for line in (directory / "payloads.jsonl").read_text().splitlines()]
                 for destination in ("otlp_http/full", "otlp_http/redacted"):
@@ -95,8 +95,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
                         env={"OTELGW_STATE_DIR": str(gateway.state)},
                         capture_output=True,
                     )
-                gateway.wait_until(lambda: (len(full.spans), len(redacted.spans)) == (12, 18), 30)
-                gateway.wait_until(lambda: 'outcome="known"} 0' not in client.get("/metrics").text, 10)
+                gateway.wait_until(lambda: (len(full.spans), len(redacted.spans)) == (12, 18))
+                gateway.wait_until(lambda: 'outcome="known"} 0' not in client.get("/metrics").text)
                 metrics = client.get("/metrics").text
             gateway.stop()
             seen = {name: b"".join(asked.body for asked in sink.asked) for name, sink in sinks.items()}

@@ -287,7 +287,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             _hang_up(gateway.port)
             written["answers of the parser"] = _unparsed(gateway.port)
             written["command lines"] = _command_lines(gateway)
-            gateway.wait_until(lambda: _served(sink) >= len(REQUESTS) + 2, 20)
+            gateway.wait_until(lambda: _served(sink) >= len(REQUESTS) + 2)
             gateway.process.send_signal(signal.SIGHUP)
             gateway.wait_until(lambda: "configuration reloaded" in gateway.errors.read_text())
             written |= _files(gateway.state, "while running")

@@ -246,7 +246,7 @@ def _run(settings: str, directory: Path, statuses: dict[int, int]) -> tuple[dict
             for case in cases:
                 statuses[case.number] = _ask(client, case)
             full = sum(expected(case, "otlp_http/full") != "nothing" for case in cases)
-            gateway.wait_until(lambda: _roots(sinks["audit"]) >= len(cases) and _roots(sinks["full"]) >= full, 30)
+            gateway.wait_until(lambda: _roots(sinks["audit"]) >= len(cases) and _roots(sinks["full"]) >= full)
             command = ["spool", "replay", "--destination", "otlp_http/full", "--from", "1h", "--to", "now"]
             options = ["-c", str(gateway.config), "--port", str(gateway.port)]
             before = len(sinks["full"].asked)
@@ -257,7 +257,7 @@ def _run(settings: str, directory: Path, statuses: dict[int, int]) -> tuple[dict
                 env=environment,
                 capture_output=True,
             )
-            gateway.wait_until(lambda: _roots(sinks["full"]) >= 2 * full, 30)
+            gateway.wait_until(lambda: _roots(sinks["full"]) >= 2 * full)
             metrics = client.get("/metrics", headers={"authorization": f"Bearer {KEY}"}).content
         gateway.stop()
         written = {f"otlp_http/{name}": b"".join(asked.body for asked in sink.asked) for name, sink in sinks.items()}

@@ -109,9 +109,9 @@ def test_a_disk_that_takes_nothing_costs_counted_records_and_no_answer(
         asked |= ask(gateway, 10)
         disturbed.end(gateway)
         afterwards = ask(gateway, 10)
-        gateway.wait_until(lambda: not destination.missing(afterwards), 30)
+        gateway.wait_until(lambda: not destination.missing(afterwards))
         lost = readiness(gateway)["records_not_written"]
-        gateway.wait_until(lambda: len(destination.missing(asked)) == lost, 30)
+        gateway.wait_until(lambda: len(destination.missing(asked)) == lost)
 
         assert gateway.stop() == 0
         assert len(destination.taken) == len(asked) + len(afterwards) - lost

@@ -240,7 +240,7 @@ def indexed(
                 found = {each["trace_id"] for each in elasticsearch.documents("traces-llm_gateway.otel-default")}
                 return found >= set(ids)
 
-            gateway.wait_until(arrived, 30)
+            gateway.wait_until(arrived)
         yield elasticsearch, gateway.errors.read_text() + gateway.output.read_text()
 
 

@@ -66,7 +66,7 @@ def test_endpoints_by_variables_and_by_names_get_successes_and_datadog_the_failu
             assert client.post("/chat/completions", json=ASKED, headers=without).is_success
             refused = client.post("/chat/completions", json=ASKED | {"model": "nobody"})
             assert refused.status_code == 404
-            gateway.wait_until(lambda: len(given.items()) == 2 and mine.items() and datadog.items(), 20)
+            gateway.wait_until(lambda: len(given.items()) == 2 and mine.items() and datadog.items())
             gateway.stop()
 
     assert {each["id"] for each in payloads(given)} == {"both", "without"}

@@ -177,7 +177,7 @@ def test_the_recipe_passes_a_trace_on_to_jaeger(jaeger: Jaeger, tmp_path: Path) 
             body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
             answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, trust_env=False)
             trace_id = answer.headers["x-otelgw-trace-id"]
-            gateway.wait_until(lambda: len(jaeger.trace(trace_id)) == 3, 20)
+            gateway.wait_until(lambda: len(jaeger.trace(trace_id)) == 3)
     assert [name for _, _, name in tree(jaeger.trace(trace_id))] == ["POST /v1/chat/completions", "chat echo", "POST"]
 
 

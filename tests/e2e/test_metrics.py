@@ -87,19 +87,19 @@ def test_the_numbers_are_those_of_all_processes_and_survive_each_of_them(tmp_pat
                     and total(gateway, "otelgw_receiver_requests_total", 'answer="unauthorized"') == 1
                 )
 
-            gateway.wait_until(lambda: are_right(9), 20)
+            gateway.wait_until(lambda: are_right(9))
             workers = gateway.children("otelgw.worker")
             for pid in (*workers[:1], *gateway.children("otelgw.receiver_main")):
                 os.kill(pid, signal.SIGKILL)
-            gateway.wait_until(lambda: len(gateway.children("otelgw.worker")) == 2, 20)
-            gateway.wait_until(lambda: are_right(9), 20)
+            gateway.wait_until(lambda: len(gateway.children("otelgw.worker")) == 2)
+            gateway.wait_until(lambda: are_right(9))
             talk_nonsense(gateway, 3)
-            gateway.wait_until(lambda: are_right(12), 20)
+            gateway.wait_until(lambda: are_right(12))
             gateway.wait_until(
                 lambda: total(gateway, "otelgw_destination_spans_total", "delivered") == len(spans.spans) > 2 * 12, 20
             )
             delivered = len(spans.spans)
-            gateway.wait_until(lambda: pushed(metrics.received, "otelgw.http.refusals", "refused") == 12, 20)
+            gateway.wait_until(lambda: pushed(metrics.received, "otelgw.http.refusals", "refused") == 12)
             gateway.wait_until(
                 lambda: pushed(metrics.received, "otelgw.destination.spans", "delivered") == delivered, 20
             )

@@ -339,7 +339,7 @@ def test_the_gateway_writes_a_payload_for_every_request(tmp_path: Path) -> None:
             client.post("/v1/chat/completions", json=chat, headers={"authorization": "Bearer wrong-canary"})
             client.get("/v1/models")
             path = tmp_path / "calls.jsonl"
-            gateway.wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 7, 20)
+            gateway.wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 7)
             gateway.stop()
 
     found = read(path)

@@ -34,7 +34,7 @@ def test_spans_of_others_take_the_gateways_way_through_reloads_and_kills(tmp_pat
         with GatewayProcess(config, tmp_path) as gateway:
 
             def arrived(number: int) -> None:
-                gateway.wait_until(lambda: f"span {number}" in {each.name for each in destination.spans}, 20)
+                gateway.wait_until(lambda: f"span {number}" in {each.name for each in destination.spans})
 
             send(port, 1)
             arrived(1)

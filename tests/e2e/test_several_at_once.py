@@ -164,6 +164,6 @@ def test_every_span_of_a_thousand_requests_is_accounted_for_at_every_platform(tm
             with contextlib.closing(letters.read_only(gateway.state / "pipeline.db")) as database:
                 return letters.listing(database, destination=None, most=-1)
 
-        gateway.wait_until(lambda: refused <= {letter.trace_id for letter in dead()}, 30)
+        gateway.wait_until(lambda: refused <= {letter.trace_id for letter in dead()})
         assert {letter.destination for letter in dead()} == {SOME}
         assert all(is_refused(letter.trace_id) and REFUSED in letter.reason for letter in dead())

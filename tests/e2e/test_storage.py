@@ -99,7 +99,7 @@ def test_the_seeds_queue_and_a_table_get_what_was_asked(tmp_path: Path) -> None:
         env |= {"AWS_REGION_NAME": "us-west-2", "AWS_ENDPOINT_URL_DYNAMODB": server.url}
         with GatewayProcess(MODELS + SQS.format(queue=queue), tmp_path, env=env) as gateway:
             calls = {ask(gateway) for _ in range(3)}
-            gateway.wait_until(lambda: table.scan(TableName="calls")["Count"] == 3, 30)
+            gateway.wait_until(lambda: table.scan(TableName="calls")["Count"] == 3)
             received: list[dict[str, Any]] = []
 
             def arrived() -> bool:
@@ -107,7 +107,7 @@ def test_the_seeds_queue_and_a_table_get_what_was_asked(tmp_path: Path) -> None:
                 received.extend(json.loads(message["Body"]) for message in got)
                 return len(received) == 3
 
-            gateway.wait_until(arrived, 30)
+            gateway.wait_until(arrived)
         items = table.scan(TableName="calls")["Items"]
     assert {payload["id"] for payload in received} == calls
     assert {item["call_id"]["S"] for item in items} == calls

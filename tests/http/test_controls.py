@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from otelgw.config.settings import Destination, Limits, LoggingPolicy, Settings,
 from otelgw.errors import RequestRefused
 from otelgw.http.controls import Controls
 from otelgw.http.exchange import Exchange
+from otelgw.keys.grant import grant
+from otelgw.keys.schema import Callback, Key
 from otelgw.pipeline_main import decoder
 from otelgw.selection import selector
 from tests.e2e.tree import Node, Tree, trees
@@ -164,6 +167,55 @@ def test_a_control_that_cannot_be_understood_is_refused_and_its_request_traced_w
     assert tree_of(gateway).server.attributes["error.type"] == "invalid_request"
     assert CANARY.encode() not in gateway.spool.payloads[-1]
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize("last", ["first", "second"])
+def test_of_a_control_that_comes_twice_the_strictest_counts(upstream: ScriptedUpstream, last: str) -> None:
+    order = 1 if last == "second" else -1
+    redact = [("x-litellm-enable-message-redaction", value) for value in ("true", "false")][::order]
+    show = [("litellm-disable-message-redaction", value) for value in ("true", "false")][::order]
+    disable = [("x-litellm-disable-callbacks", value) for value in (THIS, ANOTHER)][::order]
+    destinations = (Destination(THIS, "console"), Destination(ANOTHER, "console"))
+    with RunningGateway([deployment(upstream.url)], destinations=destinations) as gateway:
+        assert ask(gateway, SAID, headers=disable).status == 200
+        assert gateway.no_record(0.05)
+        assert ask(gateway, SAID, headers=redact).status == 200
+        tree_of(gateway)
+        assert CANARY.encode() not in gateway.spool.payloads[-1]
+    with RunningGateway([deployment(upstream.url)], tracing=Tracing(content=False)) as gateway:
+        policy = LoggingPolicy(may_relax=True)
+        gateway.gateway.controls = gateway.gateway.relay._controls = Keyed(gateway.settings, policy)
+        ask(gateway, SAID, headers=show)
+        tree_of(gateway)
+        assert CANARY.encode() not in gateway.spool.payloads[-1]
+        ask(gateway, SAID, headers=show[:1] * 2 if show[0][1] == "true" else show[1:] * 2)
+        tree_of(gateway)
+        assert CANARY.encode() in gateway.spool.payloads[-1]
+
+
+@pytest.mark.parametrize(
+    ("disabled", "recorded"),
+    [("", True), ("console", True), ("otel", True), ("console, otel", False), ("console, OTLP_HTTP", False)],
+)
+def test_what_neither_the_config_nor_the_key_has_a_destination_for_is_not_recorded(
+    disabled: str, recorded: bool
+) -> None:
+    settings = Settings(destinations=(Destination("console", "console"),))
+
+    async def settled() -> Exchange:
+        headers = [(b"x-litellm-disable-callbacks", disabled.encode())]
+        exchange = Exchange({"headers": headers, "method": "POST", "path": CHAT})
+        exchange.grant = grant(Key(hash="k", logging=(Callback("otlp_http"),)), None)
+        assert Controls(settings).begin(exchange, LoggingPolicy()) is None
+        return exchange
+
+    exchange = asyncio.run(settled())
+    assert (exchange.content, exchange.no_log) == (recorded, not recorded)
+
+
+def test_tags_in_several_headers_are_joined(gateway: RunningGateway) -> None:
+    ask(gateway, SAID, headers=[("x-litellm-tags", "a,b"), ("x-litellm-tags", "c")])
+    assert list(tree_of(gateway).server.attributes["otelgw.tags"]) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("name", ["no-log", "turn_off_message_logging", "x-litellm-disable-callbacks"])

@@ -223,7 +223,7 @@ class GatewayProcess:
 
     def __enter__(self) -> Self:
         try:
-            self.wait_until(lambda: self._is_ready() or self.process.poll() is not None, 30)
+            self.wait_until(lambda: self._is_ready() or self.process.poll() is not None)
         except BaseException:
             self.process.kill()
             raise
@@ -257,8 +257,8 @@ class GatewayProcess:
         rows = [line.split(None, 2) for line in listed]
         return [int(pid) for pid, parent, args in rows if int(parent) == self.process.pid and module in args]
 
-    def wait_until(self, condition: Any, seconds: float = 10) -> None:
-        """Wait for ``condition`` to be true."""
+    def wait_until(self, condition: Any, seconds: float = 90) -> None:
+        """Wait for ``condition`` to be true; long, because the pipeline yields to whatever else a busy machine does."""
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

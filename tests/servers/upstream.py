@@ -178,14 +178,14 @@ class ScriptedUpstream:
         """Replace the script; a list starts from its first."""
         self._answers, self._served = answers, 0
 
-    def wait_until(self, condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    def wait_until(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
         """Block until ``condition()`` is true; from async code use ``eventually``."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "it did not happen"
             time.sleep(0.002)
 
-    async def eventually(self, condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    async def eventually(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
         """Wait until ``condition()`` is true."""
         deadline = time.monotonic() + seconds
         while not condition():

@@ -20,6 +20,15 @@ from typing import Any
 
 SAID = [{"role": "user", "content": "hello"}]
 ANSWER = {"role": "assistant", "content": "hi"}
+COMPLETION = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "gpt-4o-mini",
+    "choices": [{"index": 0, "message": ANSWER, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+}
+"""What the model answers that an SDK watches being called: at ``<origin>/upstream``, and not captured."""
 
 
 def langfuse(origin: str) -> None:
@@ -108,10 +117,86 @@ def athina(origin: str) -> None:
     )
 
 
+def arize(origin: str) -> None:
+    import openinference.instrumentation as said
+    from arize.otel import Transport, register
+
+    provider = register(
+        space_id="space-1",
+        api_key="key-1",
+        project_name="p-1",
+        endpoint=f"{origin}/v1/traces",
+        transport=Transport.HTTP,
+        batch=False,
+        set_global_tracer_provider=False,
+        verbose=False,
+    )
+    call = said.get_llm_attributes(
+        provider="openai",
+        system="openai",
+        model_name="gpt-4o-mini",
+        invocation_parameters={"temperature": 0.2},
+        input_messages=SAID,
+        output_messages=[ANSWER],
+        token_count={"prompt": 3, "completion": 2, "total": 5, "prompt_details": {"cache_read": 1}},
+        tools=[{"json_schema": {"type": "function"}}],
+    )
+    values = said.get_input_attributes({"messages": SAID}) | said.get_output_attributes(ANSWER)
+    labels = said.using_attributes(session_id="s-1", user_id="u-1", metadata={"k": "v"}, tags=["a"])
+    with labels, provider.get_tracer("t").start_as_current_span("chat") as span:
+        span.set_attributes({**said.get_span_kind_attributes("llm"), **values, **call})
+
+
+def logfire(origin: str) -> None:
+    os.environ["OPENAI_API_KEY"] = "sk-1"
+    import logfire as sdk
+    import openai
+
+    here = sdk.AdvancedOptions(base_url=origin)
+    sdk.configure(token="pylf_v1_us_1", service_version="1", console=False, inspect_arguments=False, advanced=here)
+    client = openai.OpenAI(base_url=f"{origin}/upstream")
+    sdk.instrument_openai(client)
+    client.chat.completions.create(model="gpt-4o-mini", messages=SAID, temperature=0.2)
+    sdk.force_flush()
+
+
+def posthog(origin: str) -> None:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from posthog.ai.otel import PostHogSpanProcessor
+
+    _calls(
+        TracerProvider(resource=Resource({"posthog.distinct_id": "u-1"})),
+        PostHogSpanProcessor(api_key="phc_1", host=origin),
+    )
+
+
+def braintrust(origin: str) -> None:
+    from braintrust.otel import BraintrustSpanProcessor
+    from opentelemetry.sdk.trace import TracerProvider
+
+    processor = BraintrustSpanProcessor(api_key="key-1", parent="project_name:p-1", api_url=origin)
+    _calls(TracerProvider(), processor)
+
+
+def _calls(provider: Any, processor: Any) -> None:
+    """Have a vendor's processor send a request and its generation."""
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("t")
+    call = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-mini"}
+    with tracer.start_as_current_span("request"), tracer.start_as_current_span("chat", attributes=call):
+        pass
+    provider.force_flush()
+
+
 SDKS: dict[str, tuple[str, Callable[[str], None]]] = {
     "langfuse": ("langfuse==5.0.4", langfuse),
     "langsmith": ("langsmith==0.15.0", langsmith),
     "athina": ("athina-logger==1.3.0", athina),
+    "arize": ("arize-otel==0.14.1 opentelemetry-exporter-otlp==1.40.0", arize),
+    "logfire": ("logfire==5.2.0 openai", logfire),
+    "posthog": ("posthog==7.91.1 opentelemetry-exporter-otlp-proto-http", posthog),
+    "braintrust": ("braintrust[otel]==0.47.0", braintrust),
 }
 
 
@@ -123,10 +208,19 @@ def main(name: str) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
-            requests.append({"path": self.path, "headers": dict(self.headers.items()), "body": _readable(body)})
+            called = self.path.startswith("/upstream/")
+            if not called:
+                requests.append({"path": self.path, "headers": dict(self.headers.items()), "body": _readable(body)})
+            self._answer(COMPLETION if called else {})
+
+        def do_GET(self) -> None:
+            self._answer({"project_name": "p-1", "project_url": "http://127.0.0.1"})
+
+        def _answer(self, tree: dict[str, Any]) -> None:
             self.send_response(200)
+            self.send_header("content-type", "application/json")
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(json.dumps(tree).encode())
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its base's signature
             """Say nothing."""
@@ -148,7 +242,19 @@ def _readable(body: bytes) -> Any:
     try:
         return json.loads(body)
     except ValueError:
-        return {"base64": base64.b64encode(body).decode()}
+        return {"base64": base64.b64encode(_without_the_machine(body)).decode()}
+
+
+def _without_the_machine(body: bytes) -> bytes:
+    """Return an OTLP request whose resources do not tell what it was captured on."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    request = ExportTraceServiceRequest.FromString(body)
+    for each in request.resource_spans:
+        kept = [item for item in each.resource.attributes if not item.key.startswith(("host.", "os.", "process."))]
+        del each.resource.attributes[:]
+        each.resource.attributes.extend(kept)
+    return bytes(request.SerializeToString())
 
 
 if __name__ == "__main__":
