@@ -64,6 +64,7 @@ class Head(Generic[T]):
         self._live: dict[str, SegmentReader] = {}
         self.read_out: dict[str, Position] = {}
         self.unsupported: set[Path] = set()  # segments of a newer format
+        self._unopened: set[Path] = set()
         self._said: set[str] = set()
         self._listed = 0
 
@@ -71,6 +72,11 @@ class Head(Generic[T]):
     def segments(self) -> frozenset[str]:
         """The keys of all segments that are there."""
         return frozenset(self.read_out.keys() | self._live.keys())
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """The names of segments that are there and cannot be read for now."""
+        return frozenset(path.name for path in self.unsupported | self._unopened)
 
     @property
     def live_size(self) -> int:
@@ -82,6 +88,7 @@ class Head(Generic[T]):
         if not self._may_have_changed():
             return
         known = {position.path for position in self._flow.positions.values()} | self.unsupported
+        self._unopened.clear()
         for name in sorted(find_segments(self._spool), key=lambda each: each.worker.startswith(KILLED)):
             if name.path in known:
                 continue
@@ -92,6 +99,7 @@ class Head(Generic[T]):
                 continue
             except OSError as error:
                 self._say(f"segment {name.path.name} cannot be opened: {error.strerror}")
+                self._unopened.add(name.path)
                 self._listed = 0
                 continue
             if reader.supported:

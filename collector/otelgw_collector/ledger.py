@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -182,14 +183,18 @@ class Ledger:
         letters.store(database, changes.dead)
         return letters.trim(database, self._most_dead)
 
-    def keep(self, segments: Iterable[str]) -> None:
-        """Drop the cursors in all segments but these, and what is suspected of records in the others."""
+    def keep(self, segments: Iterable[str], unread: AbstractSet[str] = frozenset()) -> None:
+        """Drop the cursors in all segments but these, and what is suspected of records in the others.
+
+        ``unread`` are the names of files whose keys are not known, but which may be read another time.
+        """
         kept = set(segments)
-        names = {key.partition(":")[0] for key in kept}
+        names = {key.partition(":")[0] for key in kept} | unread
         try:
             with self._database:
                 known = {key for (key,) in self._database.execute("SELECT DISTINCT segment FROM cursor")}
-                self._database.executemany("DELETE FROM cursor WHERE segment = ?", [(key,) for key in known - kept])
+                past = [(key,) for key in known - kept if key.partition(":")[0] not in unread]
+                self._database.executemany("DELETE FROM cursor WHERE segment = ?", past)
                 suspects = [record for (record,) in self._database.execute("SELECT record FROM suspect")]
                 gone = [(record,) for record in suspects if record.rpartition("@")[0] not in names]
                 self._database.executemany("DELETE FROM suspect WHERE record = ?", gone)

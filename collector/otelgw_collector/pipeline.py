@@ -174,9 +174,10 @@ class Pipeline(Generic[T]):
             if lanes:
                 head.find()
                 for lane in lanes:
-                    for gone in lane.read.keys() - head.segments:
-                        lane.forget(gone)
-                ledger.keep(head.segments)
+                    for key in lane.read.keys() - head.segments:
+                        if key.partition(":")[0] not in head.unread:
+                            lane.forget(key)
+                ledger.keep(head.segments, head.unread)
                 self._journal.start({lane.destination.name: tuple(lane.thaw) for lane in lanes})
             for courier in self._couriers:
                 courier.start()
@@ -213,7 +214,7 @@ class Pipeline(Generic[T]):
             self._save(head, ledger)
             if self._couriers and sweeper.sweep():
                 # The file is gone before its cursors: a full disk may not take the change before there is room.
-                ledger.keep(head.segments)
+                ledger.keep(head.segments, head.unread)
             self._tell(sweeper, ledger)
             pause = _BUSY if found or draining else min(_IDLE, pause * 1.5)
             if size < _WORTHWHILE:
@@ -249,7 +250,7 @@ class Pipeline(Generic[T]):
             courier.close(_CLOSE)
         self._save(head, ledger, force=True)
         if self._couriers and sweeper.sweep(force=True):
-            ledger.keep(head.segments)
+            ledger.keep(head.segments, head.unread)
         self._tell(sweeper, ledger, force=True)
         ledger.close()
         self._journal.close()

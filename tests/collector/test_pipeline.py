@@ -348,6 +348,24 @@ def test_a_segment_of_a_newer_format_is_left_as_it_is(spool: Spool, writer: Segm
         eventually(lambda: spool.files == [newer.name])
 
 
+def test_what_was_delivered_of_a_segment_that_cannot_be_read_for_a_while_is_not_sent_again(
+    spool: Spool, writer: SegmentWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Scripted("one")
+    append(writer, numbers(3))
+    with running(spool.pipeline(one.destination())):
+        eventually(lambda: len(one.names) == 3)
+    with monkeypatch.context() as older:
+        older.setattr(segment_format, "FORMAT", segment_format.FORMAT - 1)  # an otelgw that does not know the format
+        with running(spool.pipeline(one.destination())):
+            time.sleep(0.5)
+    append(writer, numbers(2, 3))
+    with running(spool.pipeline(one.destination())):
+        eventually(lambda: len(one.names) >= 5)
+
+    assert one.names == numbers(5)
+
+
 def test_selection_decides_and_a_failing_one_withholds_its_record_only(spool: Spool, writer: SegmentWriter) -> None:
     def select(spans: list[ReadableSpan]) -> Sequence[ReadableSpan]:
         if spans[0].name == "3":
