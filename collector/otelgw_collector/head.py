@@ -19,6 +19,7 @@ from otelgw_collector.intents import KILLED, Intents
 from otelgw_collector.lane import Item, Lane
 from otelgw_collector.segment_format import INTENT, SETTLED, Entry
 from otelgw_collector.segments import SegmentReader, SegmentWriter, find_segments, is_waiting, name_of
+from otelgw_exporters.turn import offer_turn
 
 __all__ = ["Head"]
 
@@ -186,6 +187,7 @@ class Head(Generic[T]):
                 self.intents.settle(entry.payload)
             elif entry.kind != INTENT:
                 self._dispatch(key, reader.path, entry)
+                offer_turn()
             elif name is not None:
                 self.intents.begin(name.worker, entry.payload)
         if reader.skipped > skipped:

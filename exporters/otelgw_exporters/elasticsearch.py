@@ -35,6 +35,7 @@ from otelgw_exporters.elasticsearch_template import OPENSEARCH, STOCK, Flavor, t
 from otelgw_exporters.errors import DestinationConfigError, naming
 from otelgw_exporters.posting import classify, explanation, packed
 from otelgw_exporters.semconv import profile_of
+from otelgw_exporters.turn import offer_turn
 
 __all__ = ["ElasticsearchExporter", "document_of"]
 
@@ -113,6 +114,7 @@ class ElasticsearchExporter(Exporter):
         verdicts = [DONE] * len(spans)
         entries: list[_Entry] = []
         for position, span in enumerate(spans):
+            offer_turn()
             try:
                 entries.append(_Entry(self._lines(span), position))
             except UNUSABLE as error:

@@ -25,6 +25,7 @@ from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 from otelgw_exporters import semconv
 from otelgw_exporters.layers import Layers
 from otelgw_exporters.semconv import FORMS, json_text
+from otelgw_exporters.turn import offer_turn
 
 __all__ = ["EncodedSpan", "Encoder", "Ready", "Singly", "assemble", "split", "to_json"]
 
@@ -123,6 +124,7 @@ class Encoder:
         encoded = done.get(span) if done is not None else None
         if encoded is None:
             encoded = self._encoded(span)
+            offer_turn()
             if done is not None:
                 done[span] = encoded
         return encoded

@@ -24,6 +24,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from otelgw_exporters import content, document, foreign, prices, semconv
 from otelgw_exporters.calls import Call, calls, identity, verdicts_of
 from otelgw_exporters.failure import Failure, failure_of
+from otelgw_exporters.turn import offer_turn
 
 __all__ = ["VERSION", "Call", "calls", "encoded", "identity", "schema", "standard_payload", "verdicts_of"]
 
@@ -83,6 +84,7 @@ def encoded(call: Call) -> bytes:
 
     It is made once for all destinations that are given the same spans, and kept for as long as one of them keeps these.
     """
+    offer_turn()
     others = call.attempts if call.server is None else (call.server, *call.attempts)
     known = _known.get(call.span)
     if known is not None and tuple(each() for each in known[0]) == others:
@@ -423,7 +425,7 @@ _PROMPT_DETAILS = {
     "audio_tokens": semconv.GEN_AI_USAGE_AUDIO_INPUT_TOKENS,
     "cached_tokens": semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
     "text_tokens": "",
-    "image_tokens": "",
+    "image_tokens": semconv.GEN_AI_USAGE_IMAGE_INPUT_TOKENS,
 }
 
 

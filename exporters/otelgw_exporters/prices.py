@@ -49,11 +49,23 @@ _COUNTS = (
     ("cache_write_tokens", semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS),
     ("input_audio_tokens", semconv.GEN_AI_USAGE_AUDIO_INPUT_TOKENS),
     ("output_audio_tokens", semconv.GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS),
+    ("input_image_tokens", semconv.GEN_AI_USAGE_IMAGE_INPUT_TOKENS),
+    ("output_image_tokens", semconv.GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS),
     ("output_reasoning_tokens", semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS),
 )
+# Parts of a total that have rates of their own.
+_APART = ("input_audio_tokens", "output_audio_tokens", "input_image_tokens", "output_image_tokens")
 # Nobody reports these; without a word genai-prices refuses audio together with cached or reasoning tokens.
 _NONE_OF_BOTH = dict.fromkeys(
-    ("cache_audio_read_tokens", "cache_audio_write_tokens", "output_audio_reasoning_tokens"), 0
+    (
+        "cache_audio_read_tokens",
+        "cache_audio_write_tokens",
+        "output_audio_reasoning_tokens",
+        "cache_image_read_tokens",
+        "cache_image_write_tokens",
+        "output_image_reasoning_tokens",
+    ),
+    0,
 )
 
 
@@ -91,7 +103,7 @@ def cost(provider: str, models: tuple[str, ...], usage: Mapping[str, Any], *, ti
         return None
     if listed.price.input_mtok is None and listed.price.output_mtok is None:
         return None
-    plain = listed.linear and not counts["input_audio_tokens"] and not counts["output_audio_tokens"]
+    plain = listed.linear and not any(counts[name] for name in _APART)
     return (_linear if plain else _exact)(listed, counts)
 
 

@@ -33,7 +33,8 @@ def _lines() -> Iterator[str]:
     yield "| destination | callbacks | what it is | proof |\n| --- | --- | --- | --- |"
     for row in sorted(catalog.ROWS, key=lambda row: row.name):
         names = ", ".join(f"`{name}`" for name in dict.fromkeys((row.name, *row.callbacks)))
-        yield f"| `{row.name}` | {names} | {row.description} | {row.proof} |"
+        proof = f"{row.proof}: {row.proof_of}" if row.proof_of else row.proof
+        yield f"| `{row.name}` | {names} | {row.description} | {proof} |"
     yield ""
     yield "## Platforms that take OTLP or JSON of their own\n"
     yield (
@@ -50,7 +51,8 @@ def _platform(row: Row, wire: Wire) -> str:
     parent = next((str(option.default) for option in row.options if option.name == "parent"), "")
     variables = ", ".join(f"`{name}`" for option in row.options for name in option.env)
     regions = ", ".join(name for name, _ in wire.regions)
-    return f"| `{row.name}` | `{wire.path}` | {regions} | {wire.dialect} | {parent} | {variables} |"
+    paths = ", ".join(f"`{path}`" for path in (*wire.others, wire.path) if path)
+    return f"| `{row.name}` | {paths} | {regions} | {wire.dialect} | {parent} | {variables} |"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from otelgw_exporters.dialects import platforms
 from otelgw_exporters.dialects.dialect import Dialect
 from otelgw_exporters.dialects.langfuse import LANGFUSE
 from otelgw_exporters.dialects.openinference import OPENINFERENCE
-from otelgw_exporters.dialects.traceloop import TRACELOOP
+from otelgw_exporters.dialects.traceloop import OPENLLMETRY, TRACELOOP
 
 __all__ = ["TABLES", "Dialect"]
 
@@ -20,6 +20,7 @@ TABLES: Mapping[str, Dialect] = {
     "logfire": platforms.LOGFIRE,
     "mlflow": platforms.MLFLOW,
     "openinference": OPENINFERENCE,
+    "openllmetry": OPENLLMETRY,
     "opik": platforms.OPIK,
     "otel-1.41": platforms.PLAIN,
     "sentry": platforms.SENTRY,

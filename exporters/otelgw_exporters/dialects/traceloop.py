@@ -1,6 +1,7 @@
-"""OpenLLMetry, which Traceloop reads: messages as one attribute a field, labels as association properties.
+"""OpenLLMetry, which Traceloop reads: labels as association properties, and a few names beside OpenTelemetry's.
 
-Names: opentelemetry-semantic-conventions-ai 0.5.1.
+``TRACELOOP`` is what its instrumentations sent before they had OpenTelemetry's messages, one attribute a field, for
+backends that know that; ``OPENLLMETRY`` is what they send today. Names: opentelemetry-semantic-conventions-ai 0.5.1.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from otelgw_exporters import semconv
 from otelgw_exporters.dialects.dialect import MESSAGES, Dialect, field_of, prefixed
 from otelgw_exporters.reading import Reading, as_text
 
-__all__ = ["TRACELOOP"]
+__all__ = ["OPENLLMETRY", "TRACELOOP"]
 
 _PROPERTIES = "traceloop.association.properties."
 _TYPES = {"embeddings": "embedding", "text_completion": "completion", "rerank": "rerank"}
@@ -58,18 +59,39 @@ def _message(prefix: str, message: Mapping[str, Any]) -> Iterator[tuple[str, Any
             yield f"{at}.arguments", as_text(function.get("arguments")) or ""
 
 
+def _streamed(reading: Reading) -> bool:
+    return reading.get(semconv.GEN_AI_REQUEST_STREAM) is True
+
+
+_LABELS: Names = {
+    f"{_PROPERTIES}session_id": field_of("session"),
+    f"{_PROPERTIES}user_id": field_of("user"),
+    f"{_PROPERTIES}tags": field_of("tags"),
+}
+_WORKFLOW: Names = {"traceloop.span.kind": "workflow", "traceloop.entity.name": lambda reading: reading.span.name}
+
+OPENLLMETRY = Dialect(
+    every=_LABELS,
+    more=(prefixed(_PROPERTIES),),
+    server=_WORKFLOW,
+    generation={
+        "gen_ai.is_streaming": _streamed,
+        "gen_ai.usage.total_tokens": field_of("total_tokens"),
+        "gen_ai.usage.reasoning_tokens": field_of("reasoning_tokens"),
+    },
+    # One name a count: whoever adds up both would count twice.
+    dropped=frozenset({semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS}),
+    marker="gen_ai.is_streaming",
+)
+
 TRACELOOP = Dialect(
     semconv="otel-1.36",
-    every={
-        f"{_PROPERTIES}session_id": field_of("session"),
-        f"{_PROPERTIES}user_id": field_of("user"),
-        f"{_PROPERTIES}tags": field_of("tags"),
-    },
+    every=_LABELS,
     more=(prefixed(_PROPERTIES),),
-    server={"traceloop.span.kind": "workflow", "traceloop.entity.name": lambda reading: reading.span.name},
+    server=_WORKFLOW,
     generation={
         "llm.request.type": _type,
-        "gen_ai.is_streaming": lambda reading: reading.get(semconv.GEN_AI_REQUEST_STREAM) is True,
+        "gen_ai.is_streaming": _streamed,
         "gen_ai.usage.prompt_tokens": field_of("input_tokens"),
         "gen_ai.usage.completion_tokens": field_of("output_tokens"),
         "gen_ai.usage.cache_read_input_tokens": field_of("cache_read_tokens"),
@@ -78,7 +100,6 @@ TRACELOOP = Dialect(
         "llm.usage.total_tokens": field_of("total_tokens"),
     },
     generation_more=(_messages,),
-    # One name a count: whoever adds up both would count twice.
     dropped=MESSAGES
     | {
         semconv.GEN_AI_USAGE_INPUT_TOKENS,

@@ -52,6 +52,8 @@ class Wire:
 
     path
         after the endpoint, unless the endpoint ends with it, or with a beginning of it.
+    others
+        further paths at which the vendor's own exporter sends, for the reference; the usual one first.
     regions
         the endpoint of each value of the option ``region``; ``region_in`` names an option whose value tells the region.
     dialect
@@ -71,6 +73,7 @@ class Wire:
 
     path: str
     dialect: str
+    others: tuple[str, ...] = ()
     headers: Pairs = ()
     regions: Pairs = ()
     region_in: str = ""
@@ -87,7 +90,8 @@ class Row:
     """One destination type. ``factory`` is ``module:class``; ``callbacks`` are LiteLLM's names for it.
 
     ``params_key`` is its key under LiteLLM's ``callback_settings``, ``header_prefix`` the prefix of request headers
-    that are meant for it; empty where LiteLLM has none. ``proof`` is the strongest that its tests have, of ``PROOFS``.
+    that are meant for it; empty where LiteLLM has none. ``proof`` is the strongest that its tests have, of ``PROOFS``;
+    ``proof_of`` says what of it that proof is of, where it is not everything.
 
     ``loose_headers``: in the text form of its headers a comma separates only where ``name=`` follows. ``settings`` is
     an example of its options in a config, as YAML; empty where the options' own defaults make one.
@@ -104,6 +108,7 @@ class Row:
     params_key: str = ""
     header_prefix: str = ""
     proof: str = ""
+    proof_of: str = ""
     wire: Wire | None = None
     loose_headers: bool = False
     settings: str = ""

@@ -90,6 +90,7 @@ ROWS: tuple[Row, ...] = (
         params_key="langfuse",
         header_prefix="langfuse_",
         proof="sdk",
+        proof_of="spans; api: ingestion against the published schema",
         wire=Wire(
             "/api/public/otel/v1/traces",
             "langfuse",
@@ -136,7 +137,7 @@ ROWS: tuple[Row, ...] = (
         ),
         callbacks=("arize",),
         params_key="arize",
-        proof="documentation",
+        proof="sdk",
         wire=Wire(
             "/v1/traces",
             "openinference",
@@ -148,7 +149,11 @@ ROWS: tuple[Row, ...] = (
                 ("arize-interface", "otel"),
             ),
             regions=tuple(_ARIZE.items()),
-            resource=(("openinference.project.name", "{project}"), ("model_id", "{project}")),
+            resource=(
+                ("openinference.project.name", "{project}"),
+                ("model_id", "{project}"),
+                ("arize.project.type", "application"),
+            ),
             attributes=(("arize.project.name", "{project}"),),
         ),
     ),
@@ -162,7 +167,7 @@ ROWS: tuple[Row, ...] = (
             *_otlp(None, "LOGFIRE_BASE_URL"),
         ),
         callbacks=("logfire",),
-        proof="documentation",
+        proof="sdk",
         wire=Wire(
             "/v1/traces",
             "logfire",
@@ -177,8 +182,8 @@ ROWS: tuple[Row, ...] = (
         "Traceloop",
         options=(_key("TRACELOOP_API_KEY"), *_otlp("https://api.traceloop.com", "TRACELOOP_BASE_URL")),
         callbacks=("traceloop",),
-        proof="documentation",
-        wire=Wire("/v1/traces", "traceloop", headers=(("authorization", "Bearer {api_key}"),)),
+        proof="sdk",
+        wire=Wire("/v1/traces", "openllmetry", headers=(("authorization", "Bearer {api_key}"),)),
     ),
     Row(
         "braintrust",
@@ -195,7 +200,8 @@ ROWS: tuple[Row, ...] = (
             *_otlp("https://api.braintrust.dev", "BRAINTRUST_API_URL", "BRAINTRUST_API_BASE", parent="detach"),
         ),
         callbacks=("braintrust",),
-        proof="documentation",
+        proof="sdk",
+        proof_of="address and headers; attributes by documentation",
         wire=Wire(
             "/otel/v1/traces",
             "braintrust",
@@ -271,7 +277,8 @@ ROWS: tuple[Row, ...] = (
         ),
         callbacks=("galileo",),
         params_key="galileo",
-        proof="documentation",
+        proof="sdk",
+        proof_of="address, headers and resource; attributes by documentation",
         wire=Wire(
             "/otel/traces",
             "openinference",
@@ -290,7 +297,8 @@ ROWS: tuple[Row, ...] = (
             *_otlp(None, "POSTHOG_API_URL", "POSTHOG_HOST", parent="detach"),
         ),
         callbacks=("posthog",),
-        proof="documentation",
+        proof="sdk",
+        proof_of="address, headers and resource; attributes by documentation",
         wire=Wire(
             "/i/v0/ai/otel",
             "otel-1.41",
@@ -318,7 +326,7 @@ ROWS: tuple[Row, ...] = (
         ),
         callbacks=("deepeval",),
         params_key="deepeval",
-        proof="documentation",
+        proof="sdk",
         wire=Wire(
             "/v1/traces",
             "confident",
@@ -374,9 +382,11 @@ ROWS: tuple[Row, ...] = (
         callbacks=(),
         params_key="langsmith",
         proof="sdk",
+        proof_of="api: runs; api: otlp by documentation",
         wire=Wire(
             "/otel/v1/traces",
             "langsmith",
+            others=("/runs/batch",),
             headers=(
                 ("x-api-key", "{api_key}"),
                 ("langsmith-project", "{project}"),
@@ -454,6 +464,12 @@ ROWS: tuple[Row, ...] = (
         ),
         params_key="sentry",
         proof="validator",
-        wire=Wire("", "sentry", attributes=(("sentry.environment", "{environment}"), ("sentry.release", "{release}"))),
+        proof_of="error events; spans by documentation",
+        wire=Wire(
+            "",
+            "sentry",
+            others=("/api/PROJECT/integration/otlp/v1/traces", "/api/PROJECT/envelope/"),
+            attributes=(("sentry.environment", "{environment}"), ("sentry.release", "{release}")),
+        ),
     ),
 )
