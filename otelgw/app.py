@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import otelgw
+from otelgw.config.prices import read_prices
 from otelgw.config.settings import Settings
 from otelgw.http import health
 from otelgw.http.auth import Authenticator
@@ -46,6 +47,7 @@ def build(
     async def describe(_: Request) -> Response:
         return JSONResponse(document(settings))
 
+    read_prices(settings.deployments)
     keys = None
     if settings.auth.master_key_sha256 and settings.state_dir:
         keys = Gatekeeper(settings, Authenticator(settings.auth, settings.server.host))

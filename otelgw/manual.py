@@ -19,7 +19,7 @@ def page(row: Row) -> Iterator[str]:
     if names:
         yield f"LiteLLM's {'callback' if len(names) == 1 else 'callbacks'}: {', '.join(names)}"
     if row.proof in PROOFS:
-        yield f"Tested against: {PROOFS[row.proof]}"
+        yield f"Tested against: {PROOFS[row.proof]}{f' ({row.proof_of})' if row.proof_of else ''}"
     yield ""
     yield "In a config:"
     yield ""

@@ -49,7 +49,7 @@ from otelgw_exporters.errors import DestinationError
 
 __all__ = ["decoder", "decoders", "keeper", "main", "resource"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("otelgw.pipeline_main")  # not `__main__`, which it is run as
 
 _NICENESS = 10
 
@@ -103,7 +103,8 @@ def decoders(tracing: Tracing, state_dir: str) -> dict[int, Callable[[bytes], Tr
 
 def age(trace: Trace) -> float:
     """Return how many seconds ago a record was done."""
-    return max(0.0, time.time() - max((span.end_time or 0 for span in trace.spans), default=0) / 1e9)
+    ended = trace.ended
+    return max(0.0, time.time() - ended / 1e9) if ended else 0.0
 
 
 def keeper(settings: Settings) -> Keeper | None:

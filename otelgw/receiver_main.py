@@ -32,7 +32,7 @@ from otelgw_collector.segments import SegmentWriter
 
 __all__ = ["GroupCommit", "Receiving", "instance_of", "main"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("otelgw.receiver_main")  # not `__main__`, which it is run as
 
 _STOP = 5.0  # seconds for requests that are under way
 

@@ -87,8 +87,13 @@ class Trace:
         key = ahead, id(spans)
         found = self._ready.get(key)
         if found is None:
-            found = self._ready[key] = spans, Ready([ahead(span) for span in spans])
+            found = self._ready[key] = spans, Ready([ahead(span) for span in spans], self.ended)
         return found[1]
+
+    @property
+    def ended(self) -> int:
+        """When the last span ended, in nanoseconds since the epoch; 0 where none says."""
+        return max((span.end_time or 0 for span in self.spans), default=0)
 
     @property
     def failed(self) -> bool:
@@ -143,12 +148,18 @@ class Trace:
 
 
 class Ready(Trace):
-    """A decoded record of which a destination's spans are chosen and made ready to be sent."""
+    """A decoded record of which a destination's spans are chosen, perhaps none, and made ready to be sent."""
 
-    __slots__ = ()
+    __slots__ = ("_ended",)
 
-    def __init__(self, spans: Sequence[ReadableSpan]) -> None:
+    def __init__(self, spans: Sequence[ReadableSpan], ended: int) -> None:
         super().__init__(None, spans)
+        self._ended = ended
+
+    @property
+    def ended(self) -> int:
+        """When the last span of the whole record ended, in nanoseconds since the epoch."""
+        return self._ended
 
 
 _EVERYTHING = View()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from otelgw.config.settings import Settings
-from otelgw.errors import StartError
+from otelgw.errors import ConfigError, StartError
 from otelgw.report import read_state
 from otelgw.tracing import record as records
 from otelgw_collector import letters, otlp_spans
@@ -48,6 +48,7 @@ def run(settings: Settings, request: Request) -> Iterator[str]:
     """Do what is asked for and yield the lines to print.
 
     Raises:
+        ConfigError: it is asked for in a way that cannot be followed.
         StartError: it cannot be done; says why and what would help.
     """
     state = Path(settings.state_dir)
@@ -187,11 +188,11 @@ def _redrive(state: Path, database: sqlite3.Connection, found: list[letters.Stor
 def _replay(settings: Settings, state: Path, request: Request) -> Iterator[str]:
     names = [destination.name for destination in settings.destinations]
     if request.destination not in names:
-        raise StartError(f"--destination must be one of {', '.join(names) or 'those in the config, which has none'}.")
+        raise ConfigError([f"--destination must be one of {', '.join(names) or 'those in the config, which has none'}"])
     now = time.time()
     start, end = _moment(request.since, "--from", now), _moment(request.until or "now", "--to", now)
     if start >= end:
-        raise StartError("--from must be earlier than --to.")
+        raise ConfigError(["--from must be earlier than --to"])
     count = 0
 
     def addressed() -> Iterator[Address]:
@@ -252,7 +253,7 @@ def _moment(text: str, flag: str, now: float) -> float:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise StartError(f"{flag} must be a time such as 2026-01-31T12:00, or 30m, 2h, 1d ago.") from None
+        raise ConfigError([f"{flag} must be a time such as 2026-01-31T12:00, or 30m, 2h, 1d ago"]) from None
     return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from otelgw.config.settings import Keys
@@ -30,31 +30,33 @@ class Route(NamedTuple):
     host: str
 
     @property
-    def names(self) -> set[str]:
+    def names(self) -> frozenset[str]:
         """What a caller may call it, in lower case."""
-        row = callbacks.row_of(self.callback.name)
-        return {row.name.lower(), row.params_key.lower(), *(name.lower() for name in row.callbacks)}
+        return callbacks.answers(self.callback.name)
 
 
 class Routes:
     """What ``directory`` says of routes, remembered for a moment. All methods may be called from any thread.
 
-    All of them raise ``StoreError`` where the store cannot be asked.
+    ``changes`` returns a number that is another one after every change of a key or team that was made on this machine.
+    All methods raise ``StoreError`` where the store cannot be asked.
     """
 
-    def __init__(self, keys: Keys, directory: Directory) -> None:
+    def __init__(self, keys: Keys, directory: Directory, changes: Callable[[], int] = lambda: 0) -> None:
         self._keys = keys
         self._directory = directory
-        self._known: OrderedDict[tuple[str, str], tuple[float, list[Route]]] = OrderedDict()
+        self._changes = changes
+        self._known: OrderedDict[tuple[str, str], tuple[float, int, list[Route]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, caller: Caller) -> list[Route]:
         """Return a caller's destinations; those of its team where the key is no more."""
         who = (caller.key_hash, caller.team_id)
+        now, changes = time.monotonic(), self._changes()
         with self._lock:
             held = self._known.get(who)
-        if held is not None and time.monotonic() - held[0] < _FRESH:
-            return held[1]
+        if held is not None and now - held[0] < _FRESH and held[1] == changes:
+            return held[2]
         found = self._directory.find(caller.key_hash)
         if found is not None:
             allowed = grant(found.key, found.team)
@@ -62,7 +64,7 @@ class Routes:
         else:
             routes = self._of_owner(f"team:{caller.team_id}") if caller.team_id else []
         with self._lock:
-            self._known[who] = (time.monotonic(), routes)
+            self._known[who] = (now, changes, routes)
             self._known.move_to_end(who)
             if len(self._known) > _KNOWN:
                 self._known.popitem(last=False)

@@ -30,6 +30,7 @@ from otelgw.keys import callbacks
 from otelgw.keys.database import StoreError
 from otelgw.keys.directory import Directory
 from otelgw.keys.store import Store, open_store
+from otelgw.keys.table import Changes
 from otelgw.selection import Trace, selector
 from otelgw.tally import Labels, Tally
 from otelgw.tenant_exporters import Exporters
@@ -112,7 +113,8 @@ class Tenants(Exporter):
         self._due: dict[str, list[tuple[float, str]]] = {kind: [] for kind in _KINDS}
         self._busy = dict.fromkeys(_KINDS, 0)
         self._hosts: OrderedDict[str, bool] = OrderedDict()  # whether the last delivery to it went well
-        self._routes = Routes(keys, self._directory)
+        self._changes = Changes(state / "limits.table")
+        self._routes = Routes(keys, self._directory, self._changes)
         self._exporters = Exporters(keys, self._is_busy)
         self._threads: list[threading.Thread] = []
         self._idle = 0
@@ -164,6 +166,7 @@ class Tenants(Exporter):
         if not any(thread.is_alive() for thread in self._threads):
             self._queue.close()
             self._directory.store.close()
+            self._changes.close()
 
     def _counted(self) -> Mapping[tuple[str, Labels], int]:
         counts = self.counts

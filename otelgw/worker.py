@@ -31,7 +31,7 @@ from otelgw.tally import Counts, Tally
 
 __all__ = ["Worker", "main"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("otelgw.worker")  # not `__main__`, which it is run as
 
 _DESCRIPTORS = 1024 * 64  # wanted at least: a stream takes two, and many systems give a process 1024
 

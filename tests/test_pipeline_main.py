@@ -55,6 +55,13 @@ def test_a_destination_gets_the_outcomes_it_is_for(changes: dict[str, Any], succ
     assert len(selected(made, on="failure")) == failure
 
 
+def test_a_record_is_as_old_as_its_last_span_and_one_without_spans_has_no_age() -> None:
+    seconds = (90, 30, 60)
+    ended = [ReadableSpan("span", end_time=time.time_ns() - each * 10**9) for each in seconds]
+    assert pipeline_main.age(Trace(None, ended)) == pytest.approx(30, abs=5)
+    assert pipeline_main.age(Trace(None, [])) == 0.0
+
+
 def test_only_sampling_by_the_parent_leaves_an_unsampled_request_out() -> None:
     assert len(selected(trace(sampled=False))) == 3
     assert len(selected(trace(sampled=False), sampling="parent")) == 0

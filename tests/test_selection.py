@@ -120,6 +120,16 @@ def test_what_is_made_ready_is_made_once_for_all_destinations_that_see_the_same(
     assert len(calls) == 6
 
 
+def test_a_record_that_is_made_ready_is_as_old_as_it_was_also_where_nothing_of_it_is_chosen() -> None:
+    made = trace()
+    for on, chosen in (("all", 3), ("failure", 0)):
+        prepare = preparer(Destination("a", "otlp_http", on=on), lambda span: span)
+        assert prepare is not None
+        ready = prepare(made)
+        assert len(ready.spans) == chosen
+        assert ready.ended == made.ended == max(span.end_time or 0 for span in made.spans) > 0
+
+
 def test_nothing_is_made_ready_where_patterns_or_a_blob_store_take_their_time() -> None:
     redacted = Destination("a", "otlp_http", redaction=Redaction(presets=("email",)))
 

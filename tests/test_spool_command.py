@@ -9,7 +9,7 @@ import pytest
 
 from otelgw.cli import main
 from otelgw.config.settings import Destination, Server, Settings
-from otelgw.errors import StartError
+from otelgw.errors import ConfigError, StartError
 from otelgw.metrics import Metrics
 from otelgw.pipeline_main import decoders
 from otelgw.report import Reporter
@@ -122,7 +122,7 @@ def test_a_replay_shows_nothing_that_the_destination_may_not_see_or_that_is_not_
 def test_a_replay_that_makes_no_sense_is_refused_with_the_reason(
     settings: Settings, asked: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(ConfigError, match=message):
         lines(settings, "replay", **asked)
 
 
@@ -201,3 +201,5 @@ def test_the_command_line_leads_there(
     assert main(["spool", "dead-letters"]) == 1
     assert main(["spool", "replay", "--from", "1h", "--destination", "console"]) == 0
     assert "0 records" in capsys.readouterr().out
+    assert main(["spool", "replay", "--from", "1h", "--destination", "nowhere"]) == 2
+    assert main(["spool", "replay", "--from", "soon", "--destination", "console"]) == 2

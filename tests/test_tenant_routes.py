@@ -48,7 +48,7 @@ def test_a_destination_that_is_set_while_its_owner_is_known_holds_from_the_next_
             world.management.update_key({"key": caller.key_hash, "metadata": {"logging": [otlp(receiver)]}})
             table.changed()
             assert [each.callback.name for each in routes.of(caller)] == ["otlp_http"]
-        world.management.update_key({"key": caller.key_hash, "metadata": {}})
+        world.management.update_key({"key": caller.key_hash, "metadata": {"logging": []}})
         table.changed()
         assert (routes.of(caller), changes()) == ([], 2)
     finally:

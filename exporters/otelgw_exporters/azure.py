@@ -22,7 +22,8 @@ _HINTS: Mapping[str, str] = {
     "AccountIsDisabled": "the storage account is disabled: mend it in Azure",
     "AuthenticationFailed": "the credentials are not accepted: mend account_key, sas_token or client_secret, or the "
     "clock of this machine",
-    "AuthorizationFailure": "the network rules or the signature's rights do not allow it: mend them in Azure",
+    "AuthorizationFailure": "the key, the signature's rights or the account's network rules do not allow it: mend "
+    "account_key or sas_token, or the rules in Azure",
     "AuthorizationPermissionMismatch": _RIGHT,
     "AuthorizationProtocolMismatch": "the signature is for https only: mend the destination's endpoint_url",
     "AuthorizationResourceTypeMismatch": "the signature is not for objects: mend the destination's sas_token",

@@ -185,6 +185,12 @@ _CONTENT_NAMES = semconv.CONTENT | {
     *("llm.prompts", "llm.completions", "llm.content.completion.chunk", "reranker.query", "content", "message"),
     *("mcp.request.argument", "mcp.response.value", "exception.message", "exception.stacktrace", "tool_calls"),
     *("otelgw.request.body", "otelgw.response.body", "pydantic_ai.all_messages", "all_messages_events", "events"),
+    # What platforms' own SDKs and agent frameworks write.
+    *("langfuse.observation.input", "langfuse.observation.output", "langfuse.trace.input", "langfuse.trace.output"),
+    *("langfuse.observation.status_message", "mlflow.spanInputs", "mlflow.spanOutputs", "prompt", "completion"),
+    *("braintrust.input", "braintrust.output", "braintrust.input_json", "braintrust.output_json"),
+    *("logfire.msg", "request_data", "response_data", "gen_ai.evaluation.explanation"),
+    *("http.request.body.content", "http.response.body.content"),
 }
 _CONTENT_PREFIXES = (
     *("llm.input_messages", "llm.output_messages", "llm.prompts.", "llm.completions.", "llm.choices", "llm.tools"),
@@ -193,11 +199,16 @@ _CONTENT_PREFIXES = (
     *("retrieval.documents", "document.", "reranker.input_documents", "reranker.output_documents"),
     *("traceloop.prompt.template", "ai.prompt", "ai.response.text", "ai.response.object", "ai.response.toolCalls"),
     *("ai.toolCall.args", "ai.toolCall.result", "ai.value", "ai.values", "ai.embedding"),
+    *("gcp.vertex.agent.llm_", "gcp.vertex.agent.tool_", "gcp.vertex.agent.data", "lk.input_text", "lk.user_input"),
+    *("lk.chat_ctx", "lk.response.text", "lk.response.function_calls", "lk.function_tool.arguments"),
+    *("lk.function_tool.output", "lk.user_transcript", "crewai.crew.tasks", "crewai.crew.agents"),
+    *("crewai.agent.goal", "crewai.agent.backstory", "crewai.agent.result", "crewai.task.description"),
+    *("crewai.task.expected_output", "crewai.task.result", "crewai.crew.result"),
 )
 IDENTITY = frozenset(
     {
         *("user.id", "user.email", "user.name", "user.full_name", "enduser.id", "enduser.pseudo.id", "llm.user"),
-        *("gen_ai.user", f"{_TRACELOOP_PROPERTIES}user_id"),
+        *("gen_ai.user", f"{_TRACELOOP_PROPERTIES}user_id", "langfuse.user.id"),
     }
 )
 """Attributes of any of the vocabularies that say who called."""

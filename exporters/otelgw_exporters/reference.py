@@ -33,7 +33,7 @@ def _lines() -> Iterator[str]:
     yield "| destination | callbacks | what it is | proof |\n| --- | --- | --- | --- |"
     for row in sorted(catalog.ROWS, key=lambda row: row.name):
         names = ", ".join(f"`{name}`" for name in dict.fromkeys((row.name, *row.callbacks)))
-        proof = f"{row.proof}: {row.proof_of}" if row.proof_of else row.proof
+        proof = f"{row.proof} ({row.proof_of})" if row.proof_of else row.proof
         yield f"| `{row.name}` | {names} | {row.description} | {proof} |"
     yield ""
     yield "## Platforms that take OTLP or JSON of their own\n"

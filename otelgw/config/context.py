@@ -47,7 +47,7 @@ class Context:
         return str(path if path.is_absolute() else Path(self.document.source).parent / path)
 
     def section(self, model: type[_S], data: Any, location: Location, used: Container[str] | None = None) -> _S:
-        """Return ``data`` as ``model``, its references resolved; problems are reported and the defaults returned.
+        """Return ``data`` as ``model``, its references resolved; problems are reported, and what is right is returned.
 
         ``used`` restricts reading to these keys: references of other keys may be missing.
         """
@@ -59,11 +59,12 @@ class Context:
         chosen = data if used is None else {key: value for key, value in data.items() if key in used}
         resolved = self.references.resolve(chosen, location)
         rest = {key: value for key, value in data.items() if key not in chosen}
+        values = {**rest, **_given(resolved)}
         try:
-            return model.model_validate({**rest, **_given(resolved)})
+            return model.model_validate(values)
         except ValidationError as error:
             self.findings.invalid(error, location, model.every_key())
-            return model.model_construct()
+            return _right(model, values, error)
 
     def vocabulary(self, model: type[_S], data: Any, location: Location) -> _S:
         """Return a section of LiteLLM's; only the keys that are used here have their references resolved."""
@@ -110,6 +111,17 @@ class Context:
                 self.findings.ignore(place, "known, without effect in this version")
             else:
                 self.unknown(key, place, known)
+
+
+def _right(model: type[_S], values: dict[str, Any], error: ValidationError) -> _S:
+    """Return ``model`` without the keys that ``error`` names, so that the problems of the others are found as well."""
+    wrong = {problem["loc"][0] for problem in error.errors(include_url=False) if problem["loc"]}
+    kept = {key: value for key, value in values.items() if key not in wrong}
+    try:
+        return model.model_validate(kept)
+    except ValidationError:
+        # A required key is missing: what is left is the defaults and the keys that nobody knows.
+        return model.model_construct(**{key: value for key, value in kept.items() if key not in model.model_fields})
 
 
 def _given(data: dict[str, Any]) -> dict[str, Any]:

@@ -228,6 +228,8 @@ def _yaml_problem(error: yaml.YAMLError, text: str, source: str) -> str:
         return f"{source}:{line}: not YAML: a control character that text files do not have"
     if "\\t" in problem:
         problem = "a tab; indent with spaces"
+    elif problem.endswith(("'-'", "'<block sequence start>'")):
+        problem = "a list item out of place; the dashes of one list stand in the same column"
     return f"{source}:{mark.line + 1}: not YAML: {problem or 'this line cannot be read'} (column {mark.column + 1})"
 
 

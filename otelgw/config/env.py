@@ -137,8 +137,9 @@ class _Reader:
 
     def read(self) -> Environment:
         resource = self._resource()
+        named = resource.pop("service.name", None)  # it must not stay there: OTEL_SERVICE_NAME wins
         return Environment(
-            service_name=self._text("OTEL_SERVICE_NAME") or resource.pop("service.name", None),
+            service_name=self._text("OTEL_SERVICE_NAME") or named,
             resource=resource,
             tracer_name=self._text("OTEL_TRACER_NAME"),
             propagators=self._propagators(),

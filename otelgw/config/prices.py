@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from otelgw.config.settings import Deployment
 from otelgw.dialects.facts import Usage
 from otelgw.providers.catalog import Provider, find, infer
 from otelgw.tracing.cost import CONFIG, GENAI_PRICES, cost, find_model
 from otelgw.tracing.record import Price
 
-__all__ = ["price_text", "resolve_price"]
+__all__ = ["price_text", "read_prices", "resolve_price"]
 
 
 def resolve_price(row: Provider, model: str, model_info: Mapping[str, Any]) -> Price | None:
@@ -29,6 +30,16 @@ def resolve_price(row: Provider, model: str, model_info: Mapping[str, Any]) -> P
     if not row.prices or "*" in model:
         return None
     return _listed(row, model) or (Price(source=GENAI_PRICES, provider=row.prices) if row.own_names else None)
+
+
+def read_prices(deployments: Iterable[Deployment]) -> None:
+    """Read what pricing these deployments needs, so that no request waits for the price list (0.1 s, once)."""
+    for deployment in deployments:
+        row = find(deployment.provider)
+        if deployment.price is not None:
+            cost(deployment.price, Usage(input=0), deployment.model)
+        elif "*" in deployment.model and row is not None and row.prices:
+            find_model(row.prices, deployment.model)
 
 
 def _base_price(row: Provider, base: str) -> Price | None:

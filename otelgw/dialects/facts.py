@@ -33,6 +33,8 @@ class Usage(msgspec.Struct, frozen=True):
     reasoning: int | None = None
     audio_input: int | None = None
     audio_output: int | None = None
+    image_input: int | None = None
+    image_output: int | None = None
     cost: float | None = None  # USD, where the provider reports its own price
 
 

@@ -23,8 +23,8 @@ def read_usage(value: Any) -> Usage | None:
     given = _first(value, "prompt_tokens", "input_tokens")
     made = _first(value, "completion_tokens", "output_tokens")
     total = count(value.get("total_tokens"))
-    put = mapping(value.get("prompt_tokens_details")) or mapping(value.get("input_tokens_details"))
-    got = mapping(value.get("completion_tokens_details")) or mapping(value.get("output_tokens_details"))
+    put = _details(value, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    got = _details(value, "completion_tokens_details", "output_tokens_details", "output_token_details")
     read = _first(put, "cached_tokens") if put else None
     if read is None:
         read = _first(value, "prompt_cache_hit_tokens", "cache_read_input_tokens")
@@ -40,12 +40,19 @@ def read_usage(value: Any) -> Usage | None:
         reasoning=_first(got, "reasoning_tokens") if got else None,
         audio_input=_first(put, "audio_tokens") if put else None,
         audio_output=_first(got, "audio_tokens") if got else None,
+        image_input=_first(put, "image_tokens") if put else None,
+        image_output=_first(got, "image_tokens") if got else None,
         cost=_cost(value),
     )
     return usage if usage != _NONE else None
 
 
 _NONE = Usage()
+
+
+def _details(value: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Return the parts of a total: chat calls them one way, responses and images another, transcriptions a third."""
+    return next((found for name in names if (found := mapping(value.get(name)))), {})
 
 
 def _first(source: Mapping[str, Any], *names: str) -> int | None:

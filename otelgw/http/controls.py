@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from otelgw.http import splice
 from otelgw.http.exchange import Exchange
 from otelgw.http.headers import LABEL_PREFIXES
 from otelgw.http.redaction import is_secret_header
+from otelgw.keys.callbacks import answers
 from otelgw.tracing.record import EVERYBODY, Audience
 from otelgw_exporters import catalog, semconv
 
@@ -121,13 +122,12 @@ class Controls:
     def _read_headers(self, exchange: Exchange, headers: Mapping[bytes, bytes]) -> None:
         # Labels first: they are to be on the trace of a request that is refused for its controls, too.
         self._read_labels(exchange, headers)
-        relaxing = any(_flag(_text(headers, name), _shown(name)) for name in _MORE)
-        asked = [_flag(_text(headers, name), _shown(name)) for name in _LESS]
-        exchange.less |= True in asked
-        exchange.more = relaxing and exchange.policy.may_relax
-        for name in _DISABLED:
-            if name in headers:
-                self._disable(exchange, _names(_text(headers, name)))
+        # A header may come more than once; the strictest counts, whichever is the last.
+        relaxing = [_flag(text, _shown(name)) for name, text in _given(exchange, _MORE)]
+        exchange.less |= any(_flag(text, _shown(name)) for name, text in _given(exchange, _LESS))
+        exchange.more = bool(relaxing) and all(relaxing) and exchange.policy.may_relax
+        for _, text in _given(exchange, _DISABLED):
+            self._disable(exchange, _names(text))
 
     def _read_labels(self, exchange: Exchange, headers: Mapping[bytes, bytes]) -> None:
         metadata: dict[str, Any] = {}
@@ -139,7 +139,8 @@ class Controls:
             if headers.get(name):
                 metadata[key] = _text(headers, name)
         if "tags" in metadata or _TAGS in headers:
-            metadata["tags"] = [*_tags(metadata.get("tags")), *_tags(_text(headers, _TAGS))]
+            given = [tag for _, text in _given(exchange, (_TAGS,)) for tag in _tags(text)]
+            metadata["tags"] = [*_tags(metadata.get("tags")), *given]
         if _SPEND in headers:
             spent = _json(headers[_SPEND])
             if isinstance(spent, dict):
@@ -183,9 +184,13 @@ class Controls:
 
     def _settle(self, exchange: Exchange) -> None:
         """Decide on content by everything that is known."""
-        own = exchange.grant is not None and bool(exchange.grant.logging)  # destinations that the config does not name
-        audience, wanted = exchange.audience, self._wanted or own
-        if audience is not EVERYBODY and self._destinations and not own:
+        audience, wanted = exchange.audience, self._wanted
+        # Destinations that the config does not name; a key's policy chooses among those that it does.
+        logging = exchange.grant.logging if exchange.grant is not None else ()
+        own = any(answers(each.name).isdisjoint(audience.without) for each in logging) and not audience.nobody
+        if own:
+            wanted = True
+        elif audience is not EVERYBODY and (self._destinations or logging):
             wanted = any(each.content and audience.includes(_answers(each)) for each in self._destinations)
             if not self._required and not any(audience.includes(_answers(each)) for each in self._destinations):
                 exchange.no_log = True
@@ -248,11 +253,21 @@ def _json(text: str | bytes) -> Any:
         return None
 
 
+def _given(exchange: Exchange, names: Sequence[bytes]) -> list[tuple[bytes, str]]:
+    """Return the headers of these names, each as often as it came."""
+    if exchange.headers.keys().isdisjoint(names):
+        return []
+    return [(name, _decoded(value)) for name, value in exchange.raw_headers if name in names]
+
+
 def _text(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
-    """Return a header's value: UTF-8, or else Latin-1; None where it is not there."""
+    """Return a header's value, the last one; None where it is not there."""
     value = headers.get(name)
-    if value is None:
-        return None
+    return None if value is None else _decoded(value)
+
+
+def _decoded(value: bytes) -> str:
+    """Return a header's value as text: UTF-8, or else Latin-1."""
     try:
         return value.decode()
     except UnicodeDecodeError:

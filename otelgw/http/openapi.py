@@ -39,17 +39,18 @@ _MODEL_REQUEST = {
     },
     "additionalProperties": True,
 }
-_HEALTH = {
+_OWN = {
     "/health": "The configured models; asks them for one token each only with probe=1.",
     "/health/liveliness": "Liveness.",
     "/health/liveness": "Liveness.",
     "/health/readiness": "Readiness; 503 while draining.",
+    "/metrics": "Metrics, in Prometheus' text format.",
 }
 
 
 def document(settings: Settings) -> dict[str, Any]:
     """Return the description of what a gateway with these settings serves."""
-    paths: dict[str, Any] = {path: {"get": _local(text, "health")} for path, text in _HEALTH.items()}
+    paths: dict[str, Any] = {path: {"get": _local(text, path.split("/")[1])} for path, text in _OWN.items()}
     # Without a master key nobody may manage keys.
     for route in (*ROUTES, *(ADMIN_ROUTES if settings.auth.master_key_sha256 else ())):
         if route.group and route.group not in settings.pass_through:

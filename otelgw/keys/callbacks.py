@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from otelgw_exporters.errors import DestinationConfigError
 
 __all__ = [
     "EVENTS",
+    "answers",
     "bounds_of",
     "check",
     "confining",
@@ -55,6 +57,16 @@ def row_of(name: str) -> Row:
     found = next((row for row in catalog.ROWS if name == row.name), None)
     found = found or next((row for row in catalog.ROWS if name in row.callbacks), None)
     return found if found is not None else catalog.row(name)
+
+
+@lru_cache(maxsize=256)
+def answers(name: str) -> frozenset[str]:
+    """Return what callers may call a destination whose callback name is ``name``, in lower case."""
+    try:
+        row = row_of(name)
+    except DestinationConfigError:
+        return frozenset({name.lower()})
+    return frozenset({row.name.lower(), row.params_key.lower(), *(each.lower() for each in row.callbacks)})
 
 
 def options_of(row: Row, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,8 @@ class Gatekeeper:
         found = self._remembered(digest)
         if found is None:
             address = (exchange.scope.get("client") or ("",))[0]
-            wait = self._logins.wait(address, time.monotonic())
+            # A key that was good before is not guessed: others at its address must not keep it out.
+            wait = 0.0 if digest in self._held else self._logins.wait(address, time.monotonic())
             if wait > 0:
                 raise RequestRefused(
                     "rate_limited", "Too many unknown keys from this address.", retry_after=math.ceil(wait)

@@ -18,8 +18,6 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 _EVERY = frozenset({"*", "all-proxy-models"})
 _TEAMS = "all-team-models"
-# Restricted keys may look after answers that they got; any other call that names no model could be of any model.
-_OWN_ANSWERS = "/v1/responses/{id}"
 
 
 class Grant(NamedTuple):
@@ -69,15 +67,26 @@ class Grant(NamedTuple):
         return all(any(fnmatchcase(model, pattern) for pattern in patterns) for patterns in self.models)
 
     def check_model(self, model: str, route: str) -> None:
-        """Let a call pass that the key may make; ``model`` is empty for one that names none.
+        """Let a call of ``route`` pass that the key may make; ``model`` is empty for one that names none.
+
+        Such a call could be of any model, could cost anything and could be about somebody else's answer, so a key that
+        is limited to models or has a budget does not make it.
 
         Raises:
             RequestRefused: 403 forbidden.
         """
-        if not self.models or (self.allows(model) if model else route.startswith(_OWN_ANSWERS)):
+        if model:
+            if not self.allows(model):
+                raise RequestRefused("forbidden", f"The key does not allow model {model[:200]!r}.", param="model")
             return
-        what = f"model {model[:200]!r}" if model else "calls that name no model, as it is limited to some models"
-        raise RequestRefused("forbidden", f"The key does not allow {what}.", param="model" if model else None)
+        limited = "is limited to some models" if self.models else "has a budget" if self._budgeted else ""
+        if limited:
+            what = f"{route} without a model, as it {limited}; name one in the body, or in the query: ?model=…"
+            raise RequestRefused("forbidden", f"The key does not allow {what}")
+
+    @property
+    def _budgeted(self) -> bool:
+        return any(each.quota.budget is not None for each in self.subjects)
 
 
 def grant(key: Key, team: Team | None) -> Grant:

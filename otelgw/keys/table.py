@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from otelgw.keys.schema import Quota, period_end
 
-__all__ = ["WINDOW", "Counted", "Refusal", "Slot", "Subject", "Table"]
+__all__ = ["WINDOW", "Changes", "Counted", "Refusal", "Slot", "Subject", "Table"]
 
 WINDOW = 60.0
 """Seconds that rates are counted over. A window begins with the first request after the last one's end."""
@@ -220,6 +220,28 @@ class Table:
         finally:
             for place in taken:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, place)
+
+
+class Changes:
+    """``Table.generation`` as another process sees it, from any of its threads; 0 as long as there is no file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def __call__(self) -> int:
+        if self._descriptor < 0:
+            try:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return 0
+        found = os.pread(self._descriptor, _GENERATION.size, _GENERATION_AT)
+        return int(_GENERATION.unpack(found)[0]) if len(found) == _GENERATION.size else 0
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _opened(path: Path) -> int:

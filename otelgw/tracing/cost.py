@@ -67,7 +67,7 @@ class _Linear(NamedTuple):
     reasoning: bool  # reasoning tokens have a price of their own
 
     def cost(self, usage: Usage) -> float | None:
-        """Return the cost of a usage without audio, None when its parts exceed their whole."""
+        """Return the cost of a usage without audio and images, None when its parts exceed their whole."""
         read, write = usage.cache_read or 0, usage.cache_write or 0
         plain = (usage.input or 0) - read - write
         if plain < 0 or read < 0 or write < 0 or (usage.output or 0) < 0:
@@ -92,7 +92,8 @@ class _Row:
             price, linear = next((pair for pair in self.prices if pair[0] is active), (active, None))
         if not _prices_tokens(price):
             return None
-        if linear is not None and not usage.audio_input and not usage.audio_output and not linear.reasoning:
+        plain = not (usage.audio_input or usage.audio_output or usage.image_input or usage.image_output)
+        if linear is not None and plain and not linear.reasoning:
             return linear.cost(usage)
         return _exact(price, usage)
 
@@ -139,6 +140,9 @@ def _linear(price: ModelPrice) -> _Linear | None:
     )
 
 
+_NO_IMAGES = dict.fromkeys(("cache_image_read_tokens", "cache_image_write_tokens", "output_image_reasoning_tokens"), 0)
+
+
 def _exact(price: ModelPrice, usage: Usage) -> float | None:
     """Return what genai-prices itself makes of ``usage``, None for a usage that contradicts itself."""
     from genai_prices.types import Usage as PricedUsage
@@ -156,6 +160,8 @@ def _exact(price: ModelPrice, usage: Usage) -> float | None:
         "cache_audio_write_tokens": 0,
         "output_audio_reasoning_tokens": 0,
     }
+    if usage.image_input or usage.image_output:
+        counts |= {"input_image_tokens": usage.image_input, "output_image_tokens": usage.image_output, **_NO_IMAGES}
     try:
         total = price.calc_price(PricedUsage(**counts))["total_price"]
     except ValueError:

@@ -41,6 +41,8 @@ _USAGE = (
     ("reasoning", semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS),
     ("audio_input", semconv.GEN_AI_USAGE_AUDIO_INPUT_TOKENS),
     ("audio_output", semconv.GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS),
+    ("image_input", semconv.GEN_AI_USAGE_IMAGE_INPUT_TOKENS),
+    ("image_output", semconv.GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS),
 )
 _USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 

@@ -32,6 +32,8 @@ NEWER = {
     "gen_ai.usage.cache_write.input_tokens": "int",  # cache_creation renamed, semantic-conventions-genai#440
     "gen_ai.usage.audio.input_tokens": "int",  # token counts per modality, client-inference.md @024a4f9
     "gen_ai.usage.audio.output_tokens": "int",
+    "gen_ai.usage.image.input_tokens": "int",
+    "gen_ai.usage.image.output_tokens": "int",
     "gen_ai.usage.cost": "double",  # no convention; what Langfuse, Bifrost and LiteLLM use
 }
 

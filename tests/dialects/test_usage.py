@@ -55,6 +55,28 @@ from otelgw.dialects.usage import read_usage
             {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12, "prompt_cache_hit_tokens": 4},
             Usage(input=10, output=2, cache_read=4),
         ),
+        # Transcriptions have details of one token.
+        (
+            {
+                "type": "tokens",
+                "input_tokens": 14,
+                "output_tokens": 45,
+                "total_tokens": 59,
+                "input_token_details": {"text_tokens": 0, "audio_tokens": 14},
+            },
+            Usage(input=14, output=45, audio_input=14),
+        ),
+        # Images.
+        (
+            {
+                "input_tokens": 50,
+                "output_tokens": 100,
+                "total_tokens": 150,
+                "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+                "output_tokens_details": {"text_tokens": 0, "image_tokens": 100},
+            },
+            Usage(input=50, output=100, image_input=40, image_output=100),
+        ),
         (
             {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": {"total_cost": 0.006}},
             Usage(input=1, output=2, cost=0.006),

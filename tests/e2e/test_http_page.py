@@ -20,7 +20,7 @@ from tests.servers.upstream import ScriptedUpstream
 PAGE = (Path(__file__).parents[2] / "docs/reference/http.md").read_text()
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 WRITTEN_ANEW = {"host", "content-length", "accept-encoding", "connection", "authorization", "date"}
-LOCAL = {"/health", "/health/liveliness", "/health/liveness", "/health/readiness", "/openapi.json"}
+LOCAL = {"/health", "/health/liveliness", "/health/liveness", "/health/readiness", "/metrics", "/openapi.json"}
 
 
 def section(heading: str) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,14 +115,26 @@ def config(found: dict[str, Sink]) -> str:
 
 def ask(client: httpx.Client, number: int) -> tuple[str, bool]:
     """Make the request of a number; return its trace id, and whether a model answered."""
-    said = [{"role": "user", "content": f"hello {number}"}]
     kind = number % 10
-    body: dict[str, Any] = {"model": "echo" if kind != 3 else "ecko", "messages": said}
+    body = _body(kind, f"hello {number}")
     body |= {"metadata": {"session_id": f"s-{number % 7}", "tags": [f"t-{kind}"]}, "user": f"u-{number % 5}"}
+    headers = {"traceparent": f"00-{uuid.uuid4().hex}-b7ad6b7169203331-01"} if kind == 6 else {}
+    answer = client.post("/v1/chat/completions", json=body, headers=headers)
+    return answer.headers["x-otelgw-trace-id"], answer.status_code == 200
+
+
+def _body(kind: int, text: str) -> dict[str, Any]:
+    """Return a request's body: one that is streamed, refused, with tools, with an image, or plain."""
+    said: list[dict[str, Any]] = [{"role": "user", "content": text}]
+    body: dict[str, Any] = {"model": "echo" if kind != 3 else "ecko", "messages": said}
     if kind in (1, 2):
         body["stream"] = True
-    answer = client.post("/v1/chat/completions", json=body)
-    return answer.headers["x-otelgw-trace-id"], answer.status_code == 200
+    elif kind == 4:
+        body["tools"] = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    elif kind == 5:
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+        said[0]["content"] = [{"type": "text", "text": text}, image]
+    return body
 
 
 def spans_of(request: Request) -> list[str]:

@@ -323,6 +323,12 @@ def test_names_of_templates_are_no_content() -> None:
     assert not is_content("gen_ai.request.model")
     assert is_content("gen_ai.prompt.0.content")
     assert is_content("llm.input_messages.0.message.content")
+    assert is_content("langfuse.observation.input")
+    assert is_content("mlflow.spanOutputs")
+    assert is_content("gcp.vertex.agent.llm_request")
+    assert not is_content("gcp.vertex.agent.session_id")
+    assert not is_content("langfuse.observation.type")
+    assert not is_content("crewai.agent.role")
 
 
 def test_items_are_put_in_order_whatever_order_they_come_in() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import jsonschema
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan
 
-from otelgw_exporters import catalog
+from otelgw_exporters import catalog, prices, semconv
 from otelgw_exporters.delivery import Exporter
 from tests.exporters.requests_told import FAILED, TOLD, request
 from tests.exporters.stand_ins import Request, declared
@@ -149,6 +150,92 @@ def test_athina_gets_what_its_sdk_sends(send: Send) -> None:
     assert {name: type(value) for name, value in mine.items() if name in theirs["body"]}.items() <= {
         name: type(value) for name, value in theirs["body"].items()
     }.items()
+
+
+SDKS: dict[str, dict[str, Any]] = {
+    "arize": {"api_key": "key-1", "space_id": "space-1", "project": "p-1"},
+    "braintrust": {"api_key": "key-1", "project": "project_name:p-1"},
+    "confident": {"api_key": "confident_us_1", "environment": "testing"},
+    "galileo": {"api_key": "key-1", "project": "p-1", "log_stream": "l-1"},
+    "langtrace": {"api_key": "key-1"},
+    "logfire": {"token": "pylf_v1_us_1"},
+    "posthog": {"api_key": "phc_1", "distinct_id": "u-1"},
+    "traceloop": {"api_key": "key-1"},
+}
+"""The options of each that mean what its SDK was given when it was captured."""
+OF_THE_SDK = {"language-version", "sdk-language", "sdk-package-name", "sdk-version", "content-encoding"}
+
+
+@pytest.mark.parametrize("row", SDKS)
+def test_a_platform_is_sent_to_where_and_as_whom_its_sdk_sends(row: str, send: Send) -> None:
+    theirs = capture(row)
+    (asked,) = send(row, TOLD, **SDKS[row])
+    headers = {name.lower(): value for name, value in theirs["headers"].items()}
+    told = {name: headers[name] for name in names(theirs["headers"]) - OF_THE_SDK}
+
+    assert asked.path == theirs["path"]
+    assert told.items() <= {name.lower(): value for name, value in asked.headers.items()}.items()
+    own = resource(base64.b64decode(theirs["body"]["base64"]))
+    wanted = {name: value for name, value in own.items() if not name.startswith(("service.", "telemetry.", "logfire."))}
+    assert wanted.items() <= resource(asked.body).items()
+
+
+def priced(spans: list[ReadableSpan]) -> list[ReadableSpan]:
+    """Return a request whose cost is that of the price list, so that its parts are known."""
+    found = []
+    for span in spans:
+        held = dict(span.attributes or {})
+        if semconv.GEN_AI_USAGE_COST in held:
+            models = (str(held[semconv.GEN_AI_REQUEST_MODEL]), str(held[semconv.GEN_AI_RESPONSE_MODEL]))
+            listed = prices.cost("openai", models, held, time_ns=span.start_time or 0)
+            assert listed is not None
+            held |= {semconv.GEN_AI_USAGE_COST: listed.total, semconv.OTELGW_COST_AMOUNT: listed.total}
+        found.append(semconv.with_attributes(span, held))
+    return found
+
+
+def resource(body: bytes) -> dict[str, str]:
+    (spans,) = ExportTraceServiceRequest.FromString(body).resource_spans
+    return {each.key: each.value.string_value for each in spans.resource.attributes}
+
+
+@pytest.mark.parametrize(
+    ("row", "call", "theirs_only"),
+    [
+        ("arize", "llm.model_name", set()),
+        (
+            "confident",
+            "confident.span.type",
+            # New names beside the older ones, which are sent; and a name that the caller gave the trace.
+            {"confident.trace.user.id", "confident.trace.thread.id", "gen_ai.conversation.id", "confident.trace.name"},
+        ),
+        (
+            "logfire",
+            "gen_ai.request.model",
+            {
+                *("async", "code.filepath", "code.function", "code.lineno", "request_data", "gen_ai.usage.raw"),
+                *("logfire.msg_template", "logfire.span_type", "gen_ai.system"),
+            },
+        ),
+        ("traceloop", "gen_ai.request.model", {"gen_ai.openai.api_base"}),
+        (
+            "langtrace",
+            "langtrace.service.type",
+            {"langtrace.sdk.name", "langtrace.service.version", "langtrace.version", "url.full", "url.path"},
+        ),
+    ],
+)
+def test_a_call_is_told_by_the_names_that_the_sdk_has_for_it(
+    row: str, call: str, theirs_only: set[str], send: Send
+) -> None:
+    (known,) = (span for span in attributes(base64.b64decode(capture(row)["body"]["base64"])) if call in span)
+    (asked,) = send(row, priced(TOLD), **SDKS[row])
+    (mine,) = (span for span in attributes(asked.body) if call in span and "gen_ai.operation.name" in span)
+
+    assert known.keys() - mine.keys() == theirs_only
+    # Logfire's SDK has its lists as JSON; there lists are taken, too.
+    alike = known.keys() & mine.keys() - {"gen_ai.response.finish_reasons"}
+    assert {name: kind(mine[name]) for name in alike} == {name: kind(known[name]) for name in alike}
 
 
 RELAY = """\

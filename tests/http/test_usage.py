@@ -27,6 +27,7 @@ USAGES: list[Any] = [
     {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12},
     {"prompt_tokens": 11, "completion_tokens": 13, "total_tokens": 24, "prompt_cache_hit_tokens": 3},
     {"prompt_tokens": 1.0, "completion_tokens": 2, "total_tokens": 3},
+    {"input_tokens": 9, "output_tokens": 2, "total_tokens": 11, "input_token_details": {"audio_tokens": 9}},
 ]
 
 

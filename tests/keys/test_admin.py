@@ -109,6 +109,19 @@ def test_a_blocked_or_deleted_key_is_refused_with_its_next_request(admin: Admin)
         assert says in answer.json()["error"]["message"]
 
 
+def test_who_tries_keys_keeps_out_no_key_that_is_in_use(admin: Admin) -> None:
+    used, new = admin.key(), admin.key()
+    assert admin.ask(used).status_code == 200
+    while admin.ask("sk-guessed").status_code != 429:
+        pass
+    admin.key()  # from now on the store is asked about every key again
+    assert admin.ask(used).status_code == 200
+    assert admin.ask(new).status_code == 429
+    admin.post("/key/delete", {"keys": [used]})
+    assert admin.ask(used).status_code == 401
+    assert admin.ask(used).status_code == 429
+
+
 def test_an_expired_key_is_refused_and_its_trace_says_whose_it_was(admin: Admin, gateway: RunningGateway) -> None:
     key = admin.key(key_alias="short", expires="2001-01-01T00:00:00Z")
     gateway.record()

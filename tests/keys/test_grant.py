@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -40,19 +42,29 @@ def test_a_model_is_allowed_by_key_and_team(
     assert made.allows(model) is allowed
 
 
+@pytest.mark.parametrize("route", ["/v1/responses/{id}", "/v1/responses/{id}/cancel", "/v1/files", "/v1/responses"])
 @pytest.mark.parametrize(
-    ("route", "allowed"),
-    [("/v1/responses/{id}", True), ("/v1/responses/{id}/cancel", True), ("/v1/files", False), ("/v1/responses", False)],
+    ("of_key", "of_team", "says"),
+    [
+        ({"models": ("gpt-4o",)}, {}, "limited to some models"),
+        ({}, {"models": ("gpt-4o",)}, "limited to some models"),
+        ({"quota": Quota(budget=1.0)}, {}, "has a budget"),
+        ({}, {"quota": Quota(budget=0.0)}, "has a budget"),
+        ({"quota": Quota(rpm=1, tpm=1)}, {}, ""),
+        ({}, {}, ""),
+    ],
 )
-def test_a_limited_key_makes_no_calls_that_may_be_of_any_model(route: str, allowed: bool) -> None:
-    made = grant(msgspec.structs.replace(KEY, models=("gpt-4o",)), TEAM)
+def test_a_limited_key_makes_no_calls_that_may_be_of_any_model_or_at_any_cost(
+    route: str, of_key: dict[str, Any], of_team: dict[str, Any], says: str
+) -> None:
+    made = grant(msgspec.structs.replace(KEY, **of_key), msgspec.structs.replace(TEAM, **of_team))
 
-    if allowed:
-        made.check_model("", route)
-    else:
-        with pytest.raises(RequestRefused, match="no model"):
+    made.check_model("gpt-4o", route)
+    if says:
+        with pytest.raises(RequestRefused, match=says):
             made.check_model("", route)
-    grant(KEY, TEAM).check_model("", route)
+    else:
+        made.check_model("", route)
 
 
 @pytest.mark.parametrize(

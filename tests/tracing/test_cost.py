@@ -29,6 +29,13 @@ MODELS = [(provider, model) for provider in get_snapshot().providers for model i
         (GPT, Usage(), None),
         (GPT, Usage(input=10, output=1, cache_read=11), None),
         (GPT, Usage(input=-1, output=1), None),
+        (Price("genai-prices", "openai", "gpt-4o-transcribe"), Usage(input=14, output=45, audio_input=14), 0.000534),
+        (Price("genai-prices", "openai", "gpt-image-1"), Usage(input=50, output=100, image_input=40), 0.00445),
+        (
+            Price("genai-prices", "openai", "gpt-image-1"),
+            Usage(input=50, output=100, image_input=40, image_output=100, cache_read=5),
+            0.00443125,
+        ),
         (OWN, Usage(input=1000, output=10), 0.00102),
         (OWN, Usage(output=10), 2e-05),
         (OWN, Usage(), None),

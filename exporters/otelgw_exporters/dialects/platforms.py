@@ -10,7 +10,19 @@ from otelgw_exporters.dialects.dialect import MESSAGES, Dialect, Value, field_of
 from otelgw_exporters.document import write
 from otelgw_exporters.reading import Reading
 
-__all__ = ["BRAINTRUST", "CONFIDENT", "LANGSMITH", "LOGFIRE", "MLFLOW", "OPIK", "PLAIN", "SENTRY", "WEAVE"]
+__all__ = [
+    "BRAINTRUST",
+    "CONFIDENT",
+    "LANGSMITH",
+    "LANGTRACE",
+    "LOGFIRE",
+    "MLFLOW",
+    "OPIK",
+    "PLAIN",
+    "POSTHOG",
+    "SENTRY",
+    "WEAVE",
+]
 
 
 def as_json(value: Any) -> str | None:
@@ -87,6 +99,51 @@ LANGSMITH = Dialect(
     generation={"langsmith.span.kind": "llm"},
     marker="langsmith.span.kind",
 )
+
+_VENDORS = {
+    "aws.bedrock": "AWS Bedrock",
+    "azure.ai.inference": "Azure",
+    "azure.ai.openai": "Azure",
+    "gcp.gemini": "Gemini",
+    "gcp.vertex_ai": "VertexAI",
+    "mistral_ai": "Mistral",
+    "x_ai": "XAI",
+}
+
+
+def _vendor(reading: Reading) -> str | None:
+    """Return who Langtrace knows the provider as, and by whose prices it counts."""
+    name = reading.text(semconv.GEN_AI_PROVIDER_NAME)
+    return _VENDORS.get(name, name) if name else None
+
+
+def _uncached(reading: Reading) -> int | None:
+    """Return the input's tokens without those read from a cache, which Langtrace adds to them."""
+    counted = reading.input_tokens
+    return None if counted is None else max(0, counted - (reading.cache_read_tokens or 0))
+
+
+def _answers(reading: Reading) -> str | None:
+    return as_json([choice["message"] for choice in reading.choices])
+
+
+LANGTRACE = Dialect(
+    server={"user_id": field_of("user")},
+    generation={
+        "langtrace.service.type": "llm",
+        "langtrace.service.name": _vendor,
+        "gen_ai.system": lambda reading: reading.text(semconv.GEN_AI_PROVIDER_NAME),
+        "gen_ai.usage.input_tokens": _uncached,
+        "gen_ai.usage.cached_tokens": field_of("cache_read_tokens"),
+        "gen_ai.usage.total_tokens": field_of("total_tokens"),
+        # On this span only: what stands on two is shown twice.
+        "llm.prompts": _json_of("messages"),
+        "llm.responses": _answers,
+    },
+    dropped=MESSAGES - {semconv.GEN_AI_TOOL_DEFINITIONS},
+    marker="langtrace.service.type",
+)
+"""Read by the server as of 0287ce02: texts and whole numbers only; it prices calls itself, by vendor and model."""
 
 BRAINTRUST = Dialect(
     every={
@@ -186,6 +243,17 @@ SENTRY = Dialect(
     marker="sentry.op",
 )
 
+POSTHOG = Dialect(
+    generation={
+        "posthog.distinct_id": field_of("user"),
+        "$ai_session_id": field_of("session"),
+        "$ai_total_cost_usd": field_of("cost"),
+        "$ai_time_to_first_token": field_of("first_token_seconds"),
+    },
+    marker="posthog.distinct_id",
+)
+"""What PostHog has no mapping for becomes a property of its event: its own properties, too."""
+
 OPIK = Dialect(
     every={"thread_id": field_of("session"), "opik.tags": _json_of("tags"), "opik.metadata": _json_of("metadata")},
     content={"input": field_of("input_text"), "output": field_of("output_text")},
@@ -195,6 +263,8 @@ OPIK = Dialect(
 
 WEAVE = Dialect(
     every={"wandb.thread_id": field_of("session")},
+    # A request is a turn of its thread.
+    server={"wandb.is_turn": lambda reading: True if reading.session else None},
     content={"input.value": field_of("input_text"), "output.value": field_of("output_text")},
     dropped=MESSAGES,
     marker="wandb.thread_id",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from otelgw_exporters import semconv
-from otelgw_exporters.dialects.dialect import MESSAGES, Dialect, field_of, prefixed
+from otelgw_exporters.dialects.dialect import MESSAGES, Dialect, Names, field_of, prefixed
 from otelgw_exporters.reading import Reading, as_text
 
 __all__ = ["OPENLLMETRY", "TRACELOOP"]

@@ -90,7 +90,7 @@ ROWS: tuple[Row, ...] = (
         params_key="langfuse",
         header_prefix="langfuse_",
         proof="sdk",
-        proof_of="spans; api: ingestion against the published schema",
+        proof_of="api: ingestion against the published schema",
         wire=Wire(
             "/api/public/otel/v1/traces",
             "langfuse",
@@ -262,8 +262,9 @@ ROWS: tuple[Row, ...] = (
         ),
         callbacks=("langtrace",),
         params_key="langtrace",
-        proof="documentation",
-        wire=Wire("/api/trace", "otel-1.41", headers=(("x-api-key", "{api_key}"),), one_scope=True),
+        proof="sdk",
+        proof_of="messages by the source of its server",
+        wire=Wire("/api/trace", "langtrace", headers=(("x-api-key", "{api_key}"),), one_scope=True),
     ),
     Row(
         "galileo",
@@ -292,7 +293,11 @@ ROWS: tuple[Row, ...] = (
         "PostHog LLM analytics; it gets the generations only",
         options=(
             _key("POSTHOG_API_KEY", text="the project's key"),
-            _text("distinct_id", "the person that calls without a user count for", default="otelgw"),
+            _text(
+                "distinct_id",
+                "the person that calls without a user count for; others count for their user",
+                default="otelgw",
+            ),
             _region(*_POSTHOG),
             *_otlp(None, "POSTHOG_API_URL", "POSTHOG_HOST", parent="detach"),
         ),
@@ -301,7 +306,7 @@ ROWS: tuple[Row, ...] = (
         proof_of="address, headers and resource; attributes by documentation",
         wire=Wire(
             "/i/v0/ai/otel",
-            "otel-1.41",
+            "posthog",
             headers=(("authorization", "Bearer {api_key}"),),
             regions=tuple(_POSTHOG.items()),
             resource=(("posthog.distinct_id", "{distinct_id}"),),

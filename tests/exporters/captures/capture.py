@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,8 @@ COMPLETION = {
     "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
 }
 """What the model answers that an SDK watches being called: at ``<origin>/upstream``, and not captured."""
+WHOSE = {"project_name": "p-1", "project_url": "http://127.0.0.1", "id": str(uuid.uuid4()), "email": "u@example.com"}
+"""What SDKs are answered that ask for their key's project or user."""
 
 
 def langfuse(origin: str) -> None:
@@ -179,6 +182,50 @@ def braintrust(origin: str) -> None:
     _calls(TracerProvider(), processor)
 
 
+def galileo(origin: str) -> None:
+    os.environ |= {"GALILEO_API_KEY": "key-1", "GALILEO_API_URL": origin, "GALILEO_CONSOLE_URL": origin}
+    # A token that expires in 2100, so that none is asked for.
+    os.environ["GALILEO_JWT_TOKEN"] = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln"
+    from galileo.otel import GalileoSpanProcessor
+    from opentelemetry.sdk.trace import TracerProvider
+
+    _calls(TracerProvider(), GalileoSpanProcessor(project="p-1", logstream="l-1"))
+
+
+def confident(origin: str) -> None:
+    import confident_trace as sdk
+
+    sdk.init(api_key="confident_us_1", endpoint=f"{origin}/v1/traces", instrumentations=())
+    labels: dict[str, Any] = {"user_id": "u-1", "thread_id": "s-1", "tags": ["a"], "metadata": {"k": "v"}}
+    with sdk.span(name="chat", type="llm", model="gpt-4o-mini", input=SAID, output=ANSWER):
+        sdk.update_span(input_token_count=3, output_token_count=2)
+        sdk.update_span(cost_per_input_token=0.1, cost_per_output_token=0.2)
+        sdk.update_trace(name="t-1", environment="testing", input=SAID, output=ANSWER, **labels)
+    sdk.flush()
+
+
+def traceloop(origin: str) -> None:
+    os.environ |= {"OPENAI_API_KEY": "sk-1", "TRACELOOP_METRICS_ENABLED": "false"}
+    import openai
+    from traceloop.sdk import Traceloop
+
+    Traceloop.init(app_name="p-1", api_endpoint=origin, api_key="key-1", disable_batch=True, telemetry_enabled=False)
+    Traceloop.set_association_properties({"user_id": "u-1", "session_id": "s-1"})
+    client = openai.OpenAI(base_url=f"{origin}/upstream")
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    client.chat.completions.create(model="gpt-4o-mini", messages=SAID, temperature=0.2, tools=[tool])
+
+
+def langtrace(origin: str) -> None:
+    os.environ |= {"OPENAI_API_KEY": "sk-1", "LANGTRACE_ERROR_REPORTING": "False"}
+    import openai
+    from langtrace_python_sdk import langtrace as sdk
+
+    sdk.init(api_key="key-1", api_host=f"{origin}/api/trace", batch=False)
+    client = openai.OpenAI(base_url=f"{origin}/upstream")
+    client.chat.completions.create(model="gpt-4o-mini", messages=SAID, temperature=0.2)
+
+
 def _calls(provider: Any, processor: Any) -> None:
     """Have a vendor's processor send a request and its generation."""
     provider.add_span_processor(processor)
@@ -197,6 +244,10 @@ SDKS: dict[str, tuple[str, Callable[[str], None]]] = {
     "logfire": ("logfire==5.2.0 openai", logfire),
     "posthog": ("posthog==7.91.1 opentelemetry-exporter-otlp-proto-http", posthog),
     "braintrust": ("braintrust[otel]==0.47.0", braintrust),
+    "galileo": ("galileo==2.7.0 opentelemetry-sdk==1.40.0 opentelemetry-exporter-otlp==1.40.0", galileo),
+    "confident": ("confident-trace==0.1.11", confident),
+    "langtrace": ("langtrace-python-sdk==3.8.18 opentelemetry-sdk==1.40.0 openai==1.109.1 deprecated", langtrace),
+    "traceloop": ("traceloop-sdk==0.62.4 opentelemetry-sdk==1.40.0 openai==2.8.0", traceloop),
 }
 
 
@@ -214,7 +265,7 @@ def main(name: str) -> None:
             self._answer(COMPLETION if called else {})
 
         def do_GET(self) -> None:
-            self._answer({"project_name": "p-1", "project_url": "http://127.0.0.1"})
+            self._answer(WHOSE)
 
         def _answer(self, tree: dict[str, Any]) -> None:
             self.send_response(200)
