@@ -38,6 +38,8 @@ _PAUSE = 0.5
 _MS = 1_000_000
 _QUESTION = "otelgw doctor: is this destination reached?"
 _ANSWER = "If you can read this, it is."
+# What a destination's own options leave out is sent all the same: "delivered" is to mean that something was.
+_UNFILTERED = {"event_types": ("llm_api_success", "llm_api_failure")}
 
 
 @runtime_checkable
@@ -132,10 +134,17 @@ def diagnose(settings: Settings, name: str = "", seconds: float = _TIME) -> Iter
 
 
 def _examined(destination: Destination, trace: Trace, seconds: float) -> Diagnosis:
-    everything = replace(destination, on="all", sampling="all", selection=Selection())
+    unfiltered = {name: value for name, value in _UNFILTERED.items() if name in destination.options}
+    everything = replace(
+        destination,
+        on="all",
+        sampling="all",
+        selection=Selection(),
+        options={**destination.options, **unfiltered},
+    )
     spans = selector(everything)(trace)
     try:
-        exporter = catalog.build(destination.type, destination.name, destination.options)
+        exporter = catalog.build(everything.type, everything.name, everything.options)
     except DestinationError as error:
         return Diagnosis(destination.name, ok=False, said=str(error), mend=advice(str(error)))
     try:

@@ -172,6 +172,13 @@ def test_a_wrong_key(write: Write, status: int) -> None:
             assert "CANARY" not in str(found)
 
 
+def test_a_destination_that_wants_failures_only_is_sent_the_test_trace_too(write: Write) -> None:
+    with HttpReceiver([HttpAnswer(200)], repeat=True) as receiver:
+        found = only(write(f"- {{name: generic_api, endpoint: '{receiver.origin}/x', event_types: [llm_api_failure]}}"))
+        assert found.ok
+        assert MODEL.encode() in receiver.asked[0].body
+
+
 def test_a_wrong_key_of_a_database_and_of_a_bucket(write: Write, database: Postgres, store: SeaweedFs) -> None:
     wrong = database.dsn.replace("postgres-canary", "CANARY-wrong")
     found = only(write(f"- {{name: postgres, dsn: '{wrong}'}}"))
