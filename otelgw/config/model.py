@@ -453,6 +453,14 @@ class OtelgwSection(Section):
             raise ValueError("must be a list, also of one: `- name: …`, and its options below")  # noqa: TRY004
         return destinations
 
+    @field_validator("allow_remote_callbacks")
+    @classmethod
+    def _whole_buckets(cls, buckets: list[str]) -> list[str]:
+        for bucket in buckets:
+            if not re.fullmatch(r"((s3|gs|gcs)://)?[^/]+/?", bucket):
+                raise ValueError("must name buckets, such as s3://bucket: one is allowed as a whole, without a folder")
+        return buckets
+
     @classmethod
     def unique(cls, destinations: list[DestinationSection]) -> None:
         """Check that every destination has a name of its own.

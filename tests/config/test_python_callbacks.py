@@ -84,6 +84,12 @@ def test_code_from_a_bucket_is_run_only_where_the_bucket_is_named(examine_text: 
     assert examine_text(other).findings.errors != ()
 
 
+def test_a_folder_of_a_bucket_cannot_be_allowed_and_that_is_said(examine_text: Examine) -> None:
+    (error,) = examine_text("otelgw: {allow_remote_callbacks: [s3://bucket/folder]}").findings.errors
+    assert "otelgw.allow_remote_callbacks" in error
+    assert "without a folder" in error
+
+
 def test_a_callback_of_the_section_has_options_of_its_own(examine_text: Examine, module: Path) -> None:
     text = "{name: callback/mine, target: custom_callbacks.handler, timeout: 5, attempts: 1, content: false}"
     found = only(examine_text, f"otelgw: {{destinations: [{text}]}}")
