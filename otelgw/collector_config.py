@@ -89,7 +89,7 @@ def _service(tree: Mapping[str, Any]) -> Iterator[str]:
     if not pipelines:
         yield "service.pipelines: there is none, so nothing would run"
     for name in _list(service.get("extensions")):
-        if name not in _mapping(tree.get("extensions")):
+        if name not in list(_mapping(tree.get("extensions"))):  # whatever stands there: it may have no hash
             yield f"service.extensions: {name} is not defined under extensions"
     for name, pipeline in pipelines.items():
         path = f"service.pipelines.{name}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otelgw.collector_config import faults, parse, variables
@@ -108,6 +108,7 @@ KEYS = st.one_of(
 TREES = st.recursive(LEAVES, lambda inner: st.one_of(st.lists(inner), st.dictionaries(KEYS, inner)), max_leaves=20)
 
 
+@example({"service": {"extensions": [[]]}})
 @given(st.dictionaries(KEYS, TREES))
 def test_any_tree_is_judged_without_an_exception(tree: dict[str, Any]) -> None:
     assert all(": " in fault for fault in faults(tree))
