@@ -131,7 +131,7 @@ def _built(destination: Destination, retry_limit: float, keep: Keeper | None) ->
         select,
         batching=_batching(exporter),
         retry=retry,
-        prepare=None if exporter.ahead is None else preparer(destination, exporter.ahead, keep),
+        prepare=preparer(destination, select, exporter.ahead, keep),
     )
 
 

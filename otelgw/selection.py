@@ -53,6 +53,7 @@ _NO_REDACTION = Redaction()
 _SECOND = 1_000_000_000
 
 Ahead = Callable[[ReadableSpan], ReadableSpan]
+Select = Callable[["Trace"], Sequence[ReadableSpan]]
 _RATIO_BITS = (1 << 56) - 1  # of the trace id: those that W3C's random flag promises to be random
 
 
@@ -204,7 +205,7 @@ class Group(NamedTuple):
         return total
 
 
-def selector(destination: Destination, keep: Keeper | None = None) -> Callable[[Trace], Sequence[ReadableSpan]]:
+def selector(destination: Destination, keep: Keeper | None = None) -> Select:
     """Return the function from a trace to the spans that ``destination`` gets, as it may see them; ``keep`` keeps
     content that is too long for them.
 
@@ -243,14 +244,15 @@ def selector(destination: Destination, keep: Keeper | None = None) -> Callable[[
     return select
 
 
-def preparer(destination: Destination, ahead: Ahead, keep: Keeper | None = None) -> Callable[[Trace], Trace] | None:
-    """Return the function from a trace to the spans of it that ``destination`` gets, as ``ahead`` makes them ready.
+def preparer(
+    destination: Destination, select: Select, ahead: Ahead | None, keep: Keeper | None = None
+) -> Callable[[Trace], Trace] | None:
+    """Return the function from a trace to the spans that its ``selector`` chooses, as ``ahead`` makes them ready.
 
     None where that is not to be done in advance: patterns may be slow, and a blob store is.
     """
-    if destination.redaction != _NO_REDACTION or (keep is not None and destination.blob_store):
+    if ahead is None or destination.redaction != _NO_REDACTION or (keep is not None and destination.blob_store):
         return None
-    select = selector(destination)
 
     def prepare(trace: Trace) -> Trace:
         return trace.ready(select(trace), ahead)

@@ -13,7 +13,7 @@ from otelgw.config.load import load
 from otelgw.doctor import MODEL, Diagnosis, diagnose
 from tests.exporters.test_azure import CONTAINER, shared_key
 from tests.servers import require
-from tests.servers.amazon import client
+from tests.servers.amazon import client, table
 from tests.servers.azurite import ACCOUNT, KEY, Azurite
 from tests.servers.ddapm import Ddapm
 from tests.servers.moto import Moto
@@ -35,12 +35,7 @@ def test_a_queue_and_a_table_have_what_it_sends_or_it_says_that_they_are_not_the
     with Moto(require("moto")) as server:
         sqs, tables = (client(name, server.url) for name in ("sqs", "dynamodb"))
         queue = sqs.create_queue(QueueName="calls")["QueueUrl"]
-        tables.create_table(
-            TableName="calls",
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        table(tables, "calls")
         for name, there, missing in (
             ("aws_sqs", {"queue_url": queue}, {"queue_url": f"{queue}-missing"}),
             ("dynamodb", {"table": "calls", "endpoint_url": server.url}, {"table": "no", "endpoint_url": server.url}),

@@ -111,7 +111,7 @@ def test_what_is_made_ready_is_made_once_for_all_destinations_that_see_the_same(
     prepared = []
     for name, content in (("a", True), ("b", True), ("c", False)):
         destination = Destination(name, "otlp_http", content=content)
-        prepare = preparer(destination, ahead)
+        prepare = preparer(destination, selector(destination), ahead)
         assert prepare is not None
         prepared.append(prepare(made))
         assert [span.name[:6] for span in selector(destination)(prepared[-1])] == ["ready "] * 3
@@ -123,7 +123,8 @@ def test_what_is_made_ready_is_made_once_for_all_destinations_that_see_the_same(
 def test_a_record_that_is_made_ready_is_as_old_as_it_was_also_where_nothing_of_it_is_chosen() -> None:
     made = trace()
     for on, chosen in (("all", 3), ("failure", 0)):
-        prepare = preparer(Destination("a", "otlp_http", on=on), lambda span: span)
+        destination = Destination("a", "otlp_http", on=on)
+        prepare = preparer(destination, selector(destination), lambda span: span)
         assert prepare is not None
         ready = prepare(made)
         assert len(ready.spans) == chosen
@@ -133,7 +134,7 @@ def test_a_record_that_is_made_ready_is_as_old_as_it_was_also_where_nothing_of_i
 def test_nothing_is_made_ready_where_patterns_or_a_blob_store_take_their_time() -> None:
     redacted = Destination("a", "otlp_http", redaction=Redaction(presets=("email",)))
 
-    assert preparer(redacted, lambda span: span) is None
+    assert preparer(redacted, selector(redacted), lambda span: span) is None
 
 
 def test_who_called_is_left_out_of_the_request_body_too() -> None:

@@ -221,22 +221,19 @@ class Head(Generic[T]):
 
     def _items(self, item: Item[T]) -> list[Item[T] | None]:
         """Return a record as it is to wait for each lane."""
+        made = {id(item.subject): item}  # lanes that need the same of it share one
         found: list[Item[T] | None] = []
-        made: dict[int, Item[T]] = {}  # lanes that need the same of it share one
         for lane in self._lanes:
+            subject = item.subject
             prepare = lane.destination.prepare
-            if prepare is None or not lane.following or not lane.has_room or not lane.wants(item.address):
-                found.append(item)
-                continue
             try:
-                subject = prepare(item.subject)
+                if prepare is not None and lane.following and lane.has_room and lane.wants(item.address):
+                    subject = prepare(subject)
             except Exception:  # noqa: BLE001 - the courier finds out which span it is, and what becomes of it
-                found.append(item)
-                continue
-            ready = made.get(id(subject))
-            if ready is None:
-                ready = made[id(subject)] = Item(item.segment, item.end, item.size, subject, item.address)
-            found.append(ready)
+                subject = item.subject
+            if id(subject) not in made:
+                made[id(subject)] = Item(item.segment, item.end, item.size, subject, item.address)
+            found.append(made[id(subject)])
         return found
 
     def bury(self) -> bool:

@@ -78,7 +78,6 @@ def deliver_encoded(
 
     ``cut`` makes requests of the encoded spans.
     """
-    encoded: list[EncodedSpan] = []
     verdicts: list[Verdict | None] = []
     try:
         encoded = [encode(span) for span in spans]

@@ -24,7 +24,6 @@ from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
 from otelgw_exporters import semconv
 from otelgw_exporters.layers import Layers
-from otelgw_exporters.semconv import FORMS, json_text
 from otelgw_exporters.turn import offer_turn
 
 __all__ = ["EncodedSpan", "Encoder", "Ready", "Singly", "assemble", "split", "to_json"]
@@ -39,7 +38,7 @@ _CODES = {StatusCode.UNSET.value: b"", StatusCode.OK.value: b"\x18\x01", StatusC
 _TRACE_FLAGS = int(SpanFlags.SPAN_FLAGS_TRACE_FLAGS_MASK)
 _LOCAL = int(SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
 _REMOTE = _LOCAL | int(SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
-_AS_JSON = FORMS["json_string"]
+_AS_JSON = semconv.FORMS["json_string"]
 # Their values are new with every request: to remember them is to forget what comes again.
 _UNIQUE = frozenset(
     {
@@ -177,7 +176,7 @@ class Encoder:
         if kind is float:
             return _double_head(key) + _DOUBLE.pack(value)
         if kind is list and value and type(value[0]) is dict and singly.form is _AS_JSON:
-            return _text_pair(key, json_text(value))
+            return _text_pair(key, semconv.json_text(value))
         formed = singly.form(value)
         if type(formed) is str:
             return _text_pair(key, formed.encode("utf-8", "replace"))

@@ -13,7 +13,7 @@ from obstore.store import S3Store
 from tests.exporters.objects import found
 from tests.exporters.test_payload import check
 from tests.servers import require
-from tests.servers.amazon import client
+from tests.servers.amazon import client, table
 from tests.servers.gateway import GatewayProcess
 from tests.servers.moto import Moto
 from tests.servers.seaweedfs import BUCKET, KEY_ID, SECRET, SeaweedFs
@@ -87,19 +87,14 @@ def test_the_seeds_bucket_gets_what_was_asked(tmp_path: Path) -> None:
 
 def test_the_seeds_queue_and_a_table_get_what_was_asked(tmp_path: Path) -> None:
     with Moto(require("moto")) as server:
-        sqs, table = (client(name, server.url, "us-west-2") for name in ("sqs", "dynamodb"))
+        sqs, tables = (client(name, server.url, "us-west-2") for name in ("sqs", "dynamodb"))
         queue = sqs.create_queue(QueueName="my-queue")["QueueUrl"]
-        table.create_table(
-            TableName="calls",
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        table(tables, "calls")
         env = {"AWS_ACCESS_KEY_ID": "AKIAE2E", "AWS_SECRET_ACCESS_KEY": "e2e-secret-canary"}
         env |= {"AWS_REGION_NAME": "us-west-2", "AWS_ENDPOINT_URL_DYNAMODB": server.url}
         with GatewayProcess(MODELS + SQS.format(queue=queue), tmp_path, env=env) as gateway:
             calls = {ask(gateway) for _ in range(3)}
-            gateway.wait_until(lambda: table.scan(TableName="calls")["Count"] == 3)
+            gateway.wait_until(lambda: tables.scan(TableName="calls")["Count"] == 3)
             received: list[dict[str, Any]] = []
 
             def arrived() -> bool:
@@ -108,7 +103,7 @@ def test_the_seeds_queue_and_a_table_get_what_was_asked(tmp_path: Path) -> None:
                 return len(received) == 3
 
             gateway.wait_until(arrived)
-        items = table.scan(TableName="calls")["Items"]
+        items = tables.scan(TableName="calls")["Items"]
     assert {payload["id"] for payload in received} == calls
     assert {item["call_id"]["S"] for item in items} == calls
     for path in (gateway.output, gateway.errors):

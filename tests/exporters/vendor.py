@@ -23,6 +23,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from tests.exporters.stand_ins import Answer, Request, StandIn
+from tests.servers.answering import AnyMethod
 
 __all__ = ["Arrived", "Fault", "Vendor", "serve"]
 
@@ -121,19 +122,12 @@ class _Server(http.server.ThreadingHTTPServer):
         """A connection that has gone, or that the server itself has broken, is none of the test's output."""
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    """Answers any method with what its vendor says."""
+class _Handler(AnyMethod):
+    """Answers with what its vendor says."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else an answer's body waits for the ACK of its head, for 40 ms
     vendor: HttpVendor
 
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        if name.startswith("do_"):
-            return self._respond
-        raise AttributeError(name)
-
-    def _respond(self) -> None:
+    def respond(self) -> None:
         wire = b"".join(self._chunks())
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = _decoded(wire, headers.get("content-encoding", ""))
@@ -178,9 +172,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def finish(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             super().finish()
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the tests' output clean."""
 
 
 class HttpVendor(Vendor):

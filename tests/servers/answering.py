@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-__all__ = ["Asked", "HttpAnswer", "HttpServer"]
+__all__ = ["AnyMethod", "Asked", "HttpAnswer", "HttpServer"]
 
 
 class Asked(NamedTuple):
@@ -54,19 +54,30 @@ class _Server(http.server.ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    """Gives any method to its server's owner."""
+class AnyMethod(http.server.BaseHTTPRequestHandler):
+    """Gives a request of any method to ``respond``."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else an answer's body waits for the ACK of its head, for 40 ms
-    server: _Server
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         if name.startswith("do_"):
-            return self._respond
+            return self.respond
         raise AttributeError(name)
 
-    def _respond(self) -> None:
+    def respond(self) -> None:
+        raise NotImplementedError
+
+    def log_message(self, *_: Any) -> None:
+        """Keep the tests' output clean."""
+
+
+class _Handler(AnyMethod):
+    """Asks its server's owner."""
+
+    server: _Server
+
+    def respond(self) -> None:
         owner = self.server.owner
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -82,9 +93,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body)
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the tests' output clean."""
 
 
 class HttpServer:
