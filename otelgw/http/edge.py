@@ -1,25 +1,23 @@
-"""Callers' connections under hypercorn: who speaks which HTTP, deadlines, back-pressure, and closing in good order.
+"""Callers' connections, whichever server accepted them: who speaks which HTTP, deadlines, back-pressure, and closing in
+good order.
 
-hypercorn binds, accepts, sets up TLS, runs the lifespan and shuts down; ``Connection`` stands in the place of its
-``TCPServer``, because hypercorn as it comes is no edge server: it serves requests that can be read in two ways, keeps
-slow bodies for ever, leaves cut HTTP/2 answers open and never cuts a flood. HTTP/1.1 is in ``http1``, HTTP/2 in
-``http2``.
+hypercorn or uvicorn bind, accept, set up TLS, run the lifespan and shut down (``servers``). What is read and written on
+a connection is ours, because neither is an edge server as it comes: hypercorn serves requests that can be read in two
+ways, keeps slow bodies for ever, leaves cut HTTP/2 answers open and never cuts a flood. HTTP/1.1 is in ``http1``,
+HTTP/2 in ``http2``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import socket
 import struct
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Protocol
-
-from hypercorn.config import Config
+from typing import Protocol, cast
 
 from otelgw.config.settings import Settings
 from otelgw.http.counters import Counters
@@ -27,15 +25,8 @@ from otelgw.http.http1 import Http1
 from otelgw.http.http2 import PREFACE, Http2
 from otelgw.http.stream import Application, RawHeaders, Stream
 
-if TYPE_CHECKING:
-    from hypercorn.app_wrappers import ASGIWrapper
-    from hypercorn.typing import LifespanState, WorkerContext
-
 __all__ = ["Connection", "Edge"]
 
-log = logging.getLogger(__name__)
-
-_READ = 64 * 1024
 _HIGH = 64 * 1024  # bytes that a connection buffers for a reader that is slower than its answer
 _LINGER = 5.0  # seconds for a peer to take the last bytes and to stop sending; more while it goes on taking
 _TLS_LINGER = 1.0
@@ -43,19 +34,17 @@ _SETTLED = 0.25  # a connection that has been idle for so long will not be hit b
 _LAST_PATIENCE = 1.0  # seconds for connections to close when the process has to end
 
 
-class Edge(Config):
-    """hypercorn's configuration, and what the connections of one server share. ``stopping`` is set once no new
-    connections are taken."""
+class Edge:
+    """What the connections of one server share. ``stopping`` is set once no new connections are taken; without
+    ``http2`` only HTTP/1.1 is spoken."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__()
+    def __init__(self, settings: Settings, counters: Counters, *, http2: bool = True) -> None:
         self.limits = settings.limits
-        self.h2c = settings.server.h2c
+        self.h2c = settings.server.h2c if http2 else "off"
         self.drain = settings.server.drain
-        self.keep_alive_timeout = settings.server.keep_alive
-        self.ssl_handshake_timeout = settings.limits.request_head
+        self.keep_alive = settings.server.keep_alive
         self.connections: set[Connection] = set()
-        self.counters = Counters()
+        self.counters = counters
         self.stopping = False
         self._second = 0
         self._date: tuple[bytes, RawHeaders] = (b"", [])
@@ -71,7 +60,7 @@ class Edge(Config):
     async def watch(self) -> None:
         """Enforce the deadlines of all connections, until cancelled."""
         loop = asyncio.get_running_loop()
-        shortest = min(self.limits.request_head, self.limits.response_idle, self.keep_alive_timeout)
+        shortest = min(self.limits.request_head, self.limits.response_idle, self.keep_alive)
         period = min(max(shortest / 4, 0.02), 1.0)
         while True:
             await asyncio.sleep(period)
@@ -95,91 +84,118 @@ class Edge(Config):
 class _Speaks(Protocol):
     """One of the two protocols, as a connection sees it."""
 
-    async def receive(self, data: bytes) -> None: ...
+    def receive(self, data: bytes) -> None: ...
+    def is_full(self) -> bool: ...
     def leave(self) -> None: ...
     def close(self) -> None: ...
     def too_late(self) -> None: ...
     def sweep(self, now: float) -> None: ...
 
 
-class Connection:
-    """One caller's connection. Times are those of the event loop, in seconds."""
+class Connection(asyncio.Protocol):
+    """One caller's connection. Times are those of the event loop, in seconds.
 
-    def __init__(
-        self,
-        app: ASGIWrapper,
-        loop: asyncio.AbstractEventLoop,
-        config: Edge,
-        _context: WorkerContext,
-        _state: LifespanState,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        self.loop = loop
-        self.edge = config
-        self.finishing = False  # nothing more is written; what still comes is let go
+    ``finishing``: nothing more is written, what still comes is let go. ``congested``: the caller has not taken what was
+    written. A server's subclass learns by ``_gone`` that the connection and its requests are over.
+    """
+
+    def __init__(self, edge: Edge, application: Application) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.edge = edge
+        self.finishing = self.congested = False
         self.scheme = "http"
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
-        self._application: Application = app.app  # type: ignore[assignment]
-        self._reader = reader
-        self._writer = writer
-        self._transport = writer.transport
+        self._application = application
+        self._transport: asyncio.Transport
         self._protocol: _Speaks | None = None
-        self._idle_since = loop.time()
-        self._deadline = self._idle_since + config.limits.request_head
+        self._begun = b""  # bytes that do not tell yet which HTTP is spoken
+        self._running: dict[Stream, asyncio.Task[None]] = {}
+        self._lost = self._holding = False
+        self._writers: list[asyncio.Future[None]] = []
+        self._idle_since = self.loop.time()
+        self._deadline = self._idle_since + edge.limits.request_head
         self._in_head = False
-        self._writers_waiting = 0
         self._unsent = 0
         self._progress_at = 0.0
 
-    def __await__(self) -> Generator[Any]:
-        return self.run().__await__()
+    def _gone(self) -> None:
+        """The connection is closed and no request runs any more."""
 
-    async def run(self) -> None:
-        """Serve the connection to its end."""
-        self.edge.connections.add(self)
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH)
-        try:
-            async with asyncio.TaskGroup() as self._tasks:
-                with contextlib.suppress(OSError):
-                    await self._serve()
-                self.finishing = True
-                if self._protocol is not None:
-                    self._protocol.leave()
-            self._begin_closing()
-            with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
-        except Exception:
-            log.exception("a connection failed")
-        finally:
-            self._transport.abort()
-            self.edge.connections.discard(self)
-
-    async def _serve(self) -> None:
-        peer, here = self._transport.get_extra_info("peername"), self._transport.get_extra_info("sockname")
+        self.edge.connections.add(self)
+        peer, here = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         if not peer or not here:
-            return  # it was gone before it was looked at
+            self._transport.abort()  # it was gone before it was looked at
+            return
         self.client, self.server = peer[:2], here[:2]
-        read = self._reader.read
-        tls = self._transport.get_extra_info("ssl_object")
-        data = b""
+        tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self.scheme = "https"
             self._protocol = Http2(self) if tls.selected_alpn_protocol() == "h2" else Http1(self)
-        else:
-            while len(data) < len(PREFACE) and PREFACE.startswith(data):
-                more = await read(_READ)
-                if not more:
-                    return
-                data += more
-            self._protocol = self._speaks(data)
-        while True:
-            if data and not self.finishing:
-                await self._protocol.receive(data)
-            data = await read(_READ)
-            if not data:
+
+    def data_received(self, data: bytes) -> None:
+        if self._protocol is None:
+            data = self._begun + data
+            if len(data) < len(PREFACE) and PREFACE.startswith(data):
+                self._begun = data
                 return
+            self._protocol = self._speaks(data)
+        if not self.finishing:
+            self._protocol.receive(data)
+            if self._is_full():
+                self._holding = True
+                self._transport.pause_reading()
+
+    def eof_received(self) -> None:
+        self._leave()
+        self._note_unsent(self.loop.time())
+        self._deadline = self.loop.time() + _LINGER
+        self._transport.close()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        self.edge.connections.discard(self)
+        self.resume_writing()
+        self._leave()
+        if not self._running:
+            self._gone()
+
+    def pause_writing(self) -> None:
+        self.congested = True
+        self._note_unsent(self.loop.time())
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            if not writer.done():
+                writer.set_result(None)
+        self.resume_reading()
+
+    # Reading
+
+    def _leave(self) -> None:
+        """The caller has gone."""
+        self.finishing = True
+        if self._protocol is not None:
+            self._protocol.leave()
+
+    def _is_full(self) -> bool:
+        # What the protocol is after a request may not be what it was before it.
+        return not self.finishing and self._protocol is not None and self._protocol.is_full()
+
+    def resume_reading(self) -> None:
+        """There may be room for more."""
+        if self._holding and not self._is_full():
+            self._holding = False
+            self._transport.resume_reading()
 
     def _speaks(self, data: bytes) -> _Speaks:
         """Choose the protocol of a connection without TLS by its first bytes."""
@@ -199,7 +215,18 @@ class Connection:
         """Hand a request to the application."""
         self._deadline = self._idle_since = math.inf
         self._in_head = False
-        self._tasks.create_task(stream.run(self._application))
+        self._running[stream] = self.loop.create_task(stream.run(self._application, self._ended))
+
+    def _ended(self, stream: Stream) -> None:
+        del self._running[stream]
+        if self._lost and not self._running:
+            self._gone()
+
+    def cancel(self) -> None:
+        """End the connection and its requests now."""
+        for task in self._running.values():
+            task.cancel()
+        self._transport.abort()
 
     # Writing
 
@@ -213,7 +240,7 @@ class Connection:
         if self.finishing or transport.is_closing():
             raise ConnectionResetError("the connection is closed")
         transport.write(data)
-        return transport.get_write_buffer_size() > _HIGH
+        return self.congested
 
     async def drain(self) -> None:
         """Wait until the caller has taken enough of what was written.
@@ -221,15 +248,10 @@ class Connection:
         Raises:
             ConnectionResetError: the connection is closed.
         """
-        if not self._writers_waiting:
-            self._note_unsent(self.loop.time())
-        self._writers_waiting += 1
-        try:
-            await self._writer.drain()
-        except (OSError, RuntimeError):
-            raise ConnectionResetError("the caller has gone") from None
-        finally:
-            self._writers_waiting -= 1
+        if self.congested:
+            writer = self.loop.create_future()
+            self._writers.append(writer)
+            await writer
         if self._transport.is_closing():
             raise ConnectionResetError("the caller has gone")
 
@@ -242,7 +264,7 @@ class Connection:
     def idle(self) -> None:
         """No request is open; the next one may take its time."""
         self._idle_since = self.loop.time()
-        self._deadline = self._idle_since + self.edge.keep_alive_timeout
+        self._deadline = self._idle_since + self.edge.keep_alive
         self._in_head = False
 
     def head_begun(self) -> None:
@@ -264,6 +286,7 @@ class Connection:
         self._deadline = now + _LINGER
         if self._transport.is_closing():
             return
+        self.resume_reading()
         if self._transport.can_write_eof():
             with contextlib.suppress(OSError, RuntimeError):
                 self._transport.write_eof()
@@ -281,14 +304,9 @@ class Connection:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
-    def _begin_closing(self) -> None:
-        self._note_unsent(self.loop.time())
-        self._deadline = self.loop.time() + _LINGER
-        self._transport.close()
-
     def sweep(self, now: float) -> None:
         """Do what is due."""
-        if self._writers_waiting or self.finishing:
+        if self.congested or self.finishing:
             unsent = self._transport.get_write_buffer_size()
             if unsent < self._unsent:
                 self._unsent, self._progress_at = unsent, now

@@ -6,7 +6,6 @@ it is how requests are smuggled). No ``Upgrade`` is taken but h2c, where the con
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Iterable
@@ -67,7 +66,7 @@ class Http1Stream(Stream):
             self._http1.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _taken(self, _size: int) -> None:
-        self._http1.resume()
+        self._http1.connection.resume_reading()
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Frame the head; it leaves with the body's first part, or alone when none follows at once."""
@@ -169,7 +168,6 @@ class Http1:
         self._refused: tuple[int, str] | None = None  # to be sent when the answers before it are out
         self._deaf = False  # nothing more can be read
         self._last_persistent = True
-        self._resumed: asyncio.Future[None] | None = None
         self._reset_head()
         self._target = b""
         self._headers: RawHeaders = []
@@ -185,27 +183,18 @@ class Http1:
 
     # Reading
 
-    async def receive(self, data: bytes) -> None:
-        """Take what the caller sent; return when more may be read."""
+    def receive(self, data: bytes) -> None:
+        """Take what the caller sent."""
         self._feed(data)
         if self._successor is not None:
             http2, rest = self._successor
             self.connection.upgrade(http2)
-            await http2.receive(rest)
-        while self._is_full():
-            self._resumed = self.connection.loop.create_future()
-            await self._resumed
+            http2.receive(rest)
 
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
+        """Whether nothing more should be read for now."""
         receiving = self._receiving
-        return not self.connection.finishing and (
-            bool(self._waiting) or (receiving is not None and receiving.queued > _QUEUE)
-        )
-
-    def resume(self) -> None:
-        """There may be room for more."""
-        if self._resumed is not None and not self._resumed.done():
-            self._resumed.set_result(None)
+        return bool(self._waiting) or (receiving is not None and receiving.queued > _QUEUE)
 
     def _feed(self, data: bytes) -> None:
         while data and not self._deaf:
@@ -342,7 +331,7 @@ class Http1:
                 self.connection.idle()
                 if self._head_begun:
                     self.connection.head_begun()
-        self.resume()
+        self.connection.resume_reading()
 
     def _fail(self, status: int, message: str) -> None:
         """The input cannot be read any further: refuse what cannot be answered, after what can."""
@@ -375,7 +364,6 @@ class Http1:
         self._deaf = True
         self._waiting.clear()
         self.connection.finish(unread=unread)
-        self.resume()
 
     # What the connection asks for
 

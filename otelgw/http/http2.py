@@ -197,8 +197,8 @@ class Http2:
 
     # Reading
 
-    async def receive(self, data: bytes) -> None:
-        """Take what the caller sent; return when more may be read."""
+    def receive(self, data: bytes) -> None:
+        """Take what the caller sent."""
         if not self._begun:
             self._begin()
         try:
@@ -214,8 +214,11 @@ class Http2:
             self.connection.edge.counters.refused += 1
             self._shut()
             return
-        if self._flush():
-            await self.connection.drain()
+        self._flush()
+
+    def is_full(self) -> bool:
+        """A caller that takes nothing is not read either: what it sends could want answers."""
+        return self.connection.congested
 
     def _on_request(self, event: events.RequestReceived) -> None:
         number = event.stream_id

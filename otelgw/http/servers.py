@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from otelgw.config.settings import Settings
+from otelgw.http.edge import Edge
 from otelgw.http.gateway import Gateway
 from otelgw_collector.listening import stop_accepting
 
@@ -33,43 +35,31 @@ async def serve_hypercorn(
     import hypercorn.asyncio.run as hypercorn_run
     from hypercorn.asyncio import serve
 
-    from otelgw.http.edge import Connection, Edge
+    from otelgw.http.hypercorn_connection import EdgeConfig, HypercornConnection
 
     # hypercorn offers no other place to put it; nothing else in this process uses hypercorn.
-    hypercorn_run.TCPServer = Connection  # type: ignore[attr-defined,assignment]
-    loop = asyncio.get_running_loop()
-    edge = Edge(settings)
-    edge.counters = gateway.counters
-    edge.bind = [f"fd://{descriptor}"]
-    edge.backlog = _BACKLOG
-    edge.certfile = settings.server.certfile
-    edge.keyfile = settings.server.keyfile
-    edge.graceful_timeout = settings.server.drain + _GRACE
-    edge.errorlog = logging.getLogger("hypercorn.error")
-    edge.accesslog = None
+    hypercorn_run.TCPServer = HypercornConnection  # type: ignore[attr-defined,assignment]
+    edge = Edge(settings, gateway.counters)
+    config = EdgeConfig(edge)
+    config.bind = [f"fd://{descriptor}"]
+    config.backlog = _BACKLOG
+    config.certfile = settings.server.certfile
+    config.keyfile = settings.server.keyfile
+    config.ssl_handshake_timeout = settings.limits.request_head
+    config.graceful_timeout = settings.server.drain + _GRACE
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.accesslog = None
     # A certificate that cannot be used is found before the lifespan begins, which would end in noise.
-    edge.create_ssl_context()
-    tasks = [loop.create_task(edge.watch())]
+    config.create_ssl_context()
+    async with _watching(edge) as closing:
 
-    async def shutdown() -> None:
-        ready()
-        await stop.wait()
-        await stop_accepting(descriptor)
-        edge.stopping = True
-        # A gateway that refuses new requests by now has drained already.
-        limit = loop.time() + (0 if gateway.draining else settings.server.drain)
+        async def shutdown() -> None:
+            ready()
+            await stop.wait()
+            # hypercorn waits for its connections next, from Python 3.12 on without a limit.
+            await closing(gateway, descriptor)
 
-        def is_over() -> bool:
-            return loop.time() >= limit or (gateway.draining and not gateway.inflight)
-
-        # hypercorn waits for its connections next, from Python 3.12 on without a limit.
-        tasks.append(loop.create_task(edge.end(is_over)))
-
-    try:
-        await serve(gateway, edge, shutdown_trigger=shutdown)  # type: ignore[arg-type]
-    finally:
-        for task in tasks:
-            task.cancel()
+        await serve(gateway, config, shutdown_trigger=shutdown)  # type: ignore[arg-type]
 
 
 async def serve_uvicorn(
@@ -78,7 +68,7 @@ async def serve_uvicorn(
     """Serve with uvicorn (httptools, on this loop) on an inherited socket until ``stop`` is set; see above."""
     import uvicorn
 
-    from otelgw.http.uvicorn_protocol import protocol
+    from otelgw.http.uvicorn_connection import UvicornConnection
 
     class Server(uvicorn.Server):
         """uvicorn's server without its signal handlers: signals are the worker's."""
@@ -91,33 +81,57 @@ async def serve_uvicorn(
             await super().startup(sockets)
             ready()
 
+    edge = Edge(settings, gateway.counters, http2=False)
     config = uvicorn.Config(
         gateway,
-        http=protocol(settings, gateway.counters),
+        http=functools.partial(UvicornConnection, edge, gateway),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
-        server_header=False,
-        proxy_headers=False,
         backlog=_BACKLOG,
-        timeout_keep_alive=math.ceil(settings.server.keep_alive),
         timeout_graceful_shutdown=math.ceil(settings.server.drain + _GRACE),
         ssl_certfile=settings.server.certfile,
         ssl_keyfile=settings.server.keyfile,
     )
     server = Server(config)
-
-    async def shutdown() -> None:
-        await stop.wait()
-        server.should_exit = True
-
     listener = socket.socket(fileno=descriptor)
-    waiting = asyncio.get_running_loop().create_task(shutdown())
+    async with _watching(edge) as closing:
+
+        async def shutdown() -> None:
+            await stop.wait()
+            await closing(gateway, descriptor)
+            server.should_exit = True
+
+        waiting = asyncio.get_running_loop().create_task(shutdown())
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            waiting.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _watching(edge: Edge) -> AsyncIterator[Callable[[Gateway, int], Awaitable[None]]]:
+    """Enforce the deadlines of the edge's connections; give the function that begins to close them."""
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(edge.watch())]
+
+    async def close(gateway: Gateway, descriptor: int) -> None:
+        await stop_accepting(descriptor)
+        edge.stopping = True
+        # A gateway that refuses new requests by now has drained already.
+        limit = loop.time() + (0 if gateway.draining else gateway.settings.server.drain)
+
+        def is_over() -> bool:
+            return loop.time() >= limit or (gateway.draining and not gateway.inflight)
+
+        tasks.append(loop.create_task(edge.end(is_over)))
+
     try:
-        await server.serve(sockets=[listener])
+        yield close
     finally:
-        waiting.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 SERVERS: dict[str, Serve] = {"hypercorn": serve_hypercorn, "uvicorn": serve_uvicorn}

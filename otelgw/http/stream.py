@@ -142,19 +142,23 @@ class Stream:
         else:
             raise RuntimeError(f"{kind} does not fit what was sent before")
 
-    async def run(self, application: Application) -> None:
-        """Run the application; an answer that it leaves open reaches the caller as a cut."""
+    async def run(self, application: Application, ended: Callable[[Stream], None]) -> None:
+        """Run the application, and say that it has ``ended``; an answer that it leaves open reaches the caller as a
+        cut."""
         try:
-            await application(self.scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            self._abort()
-            raise
-        except Exception as error:
-            # A write that found the caller gone is no failure.
-            if not (self.gone and isinstance(error, OSError)):
-                log.exception("the application failed")
-        if not self.complete and not self.gone:
-            await self._cut()
+            try:
+                await application(self.scope, self.receive, self.send)
+            except asyncio.CancelledError:
+                self._abort()
+                raise
+            except Exception as error:
+                # A write that found the caller gone is no failure.
+                if not (self.gone and isinstance(error, OSError)):
+                    log.exception("the application failed")
+            if not self.complete and not self.gone:
+                await self._cut()
+        finally:
+            ended(self)
 
     def _taken(self, size: int) -> None:
         """The application took ``size`` bytes of the body."""
