@@ -8,70 +8,85 @@ from typing import Any
 import otelgw
 from otelgw.errors import GatewayError
 from otelgw.http.exchange import Exchange, call_id_of
+from otelgw.http.stream import pairs_of, rendered
 
-__all__ = ["Send", "gateway_headers", "refusal_headers", "refuse", "send_whole", "untraced"]
+__all__ = [
+    "Send",
+    "begin",
+    "gateway_headers",
+    "gateway_lines",
+    "refusal_headers",
+    "refuse",
+    "send_whole",
+    "untraced",
+]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
 _VERSION = otelgw.__version__.encode()
+_VERSIONS = b"x-litellm-version: %b\r\nx-otelgw-version: %b\r\n" % (_VERSION, _VERSION)
 # Limits of virtual keys; a request that was let in without one has none, which LiteLLM writes as "None".
-_CONSTANT: RawHeaders = [(b"x-litellm-version", _VERSION), (b"x-otelgw-version", _VERSION)]
-_NO_LIMITS: RawHeaders = [
-    (b"x-litellm-key-tpm-limit", b"None"),
-    (b"x-otelgw-key-tpm-limit", b"None"),
-    (b"x-litellm-key-rpm-limit", b"None"),
-    (b"x-otelgw-key-rpm-limit", b"None"),
-]
+_NO_LIMITS = b"".join(
+    b"x-litellm-key-%b-limit: None\r\nx-otelgw-key-%b-limit: None\r\n" % (name, name) for name in (b"tpm", b"rpm")
+)
+_CALL = b"x-litellm-call-id: %b\r\nx-otelgw-call-id: %b\r\n"
+_TRACE = b"x-otelgw-trace-id: %b\r\ntraceresponse: %b\r\nserver-timing: trace;desc=%b\r\n"
+_TRIED = (
+    b"x-litellm-attempted-retries: %d\r\nx-otelgw-attempted-retries: %d\r\n"
+    b"x-litellm-attempted-fallbacks: 0\r\nx-otelgw-attempted-fallbacks: 0\r\n"
+)
+_COST = b"x-litellm-response-cost: %b\r\nx-otelgw-response-cost: %b\r\n"
+_DURATION = b"x-litellm-response-duration-ms: %.3f\r\nx-otelgw-response-duration-ms: %.3f\r\n"
+_OVERHEAD = b"x-litellm-overhead-duration-ms: %.3f\r\nx-otelgw-overhead-duration-ms: %.3f\r\n"
 
 
-def gateway_headers(
-    exchange: Exchange,
-    upstream: RawHeaders,
-    *,
-    cost: float | None = None,
-    duration_ns: int | None = None,
-    overhead_ns: int | None = None,
-) -> RawHeaders:
-    """Return the headers that every answer carries; cost (USD) and times only where they are known before the body."""
+def gateway_lines(
+    exchange: Exchange, *, cost: float | None = None, duration_ns: int | None = None, overhead_ns: int | None = None
+) -> bytes:
+    """Return the headers that every answer carries, as lines; cost (USD) and times only where they are known before
+    the body."""
     call_id = exchange.call_id.encode()
     trace_id = exchange.trace_id.encode()
     parent = b"00-%b-%b-%02x" % (trace_id, exchange.span_id.encode(), exchange.flags)
-    headers = [
-        (b"x-litellm-call-id", call_id),
-        (b"x-otelgw-call-id", call_id),
-        *_CONSTANT,
-        *(exchange.limit_headers or _NO_LIMITS),
-        (b"x-otelgw-trace-id", trace_id),
-        (b"traceresponse", parent),
-        (b"server-timing", b"trace;desc=" + parent),
-        *upstream,
+    lines = [
+        _CALL % (call_id, call_id),
+        _VERSIONS,
+        rendered(exchange.limit_headers) if exchange.limit_headers else _NO_LIMITS,
+        _TRACE % (trace_id, parent, parent),
+        exchange.answer_lines,
+        exchange.extra_lines,
     ]
     if exchange.attempts:
-        retries = b"%d" % exchange.retries
-        headers += [
-            (b"x-litellm-attempted-retries", retries),
-            (b"x-otelgw-attempted-retries", retries),
-            (b"x-litellm-attempted-fallbacks", b"0"),
-            (b"x-otelgw-attempted-fallbacks", b"0"),
-        ]
+        lines.append(_TRIED % (exchange.retries, exchange.retries))
     if cost is not None:
-        _both(headers, b"response-cost", repr(cost).encode())
+        text = repr(cost).encode()
+        lines.append(_COST % (text, text))
     if duration_ns is not None:
-        _both(headers, b"response-duration-ms", b"%.3f" % (duration_ns / 1e6))
+        lines.append(_DURATION % (duration_ns / 1e6, duration_ns / 1e6))
     if overhead_ns is not None:
-        _both(headers, b"overhead-duration-ms", b"%.3f" % (overhead_ns / 1e6))
-    return headers
+        lines.append(_OVERHEAD % (overhead_ns / 1e6, overhead_ns / 1e6))
+    return b"".join(lines)
 
 
-def _both(headers: RawHeaders, name: bytes, value: bytes) -> None:
-    headers.append((b"x-litellm-" + name, value))
-    headers.append((b"x-otelgw-" + name, value))
+def gateway_headers(exchange: Exchange) -> RawHeaders:
+    """Return the same as pairs, for an answer that the gateway gives itself."""
+    return pairs_of(gateway_lines(exchange))
+
+
+async def begin(
+    exchange: Exchange, send: Send, status: int, headers: RawHeaders, lines: bytes, *, alone: bool = True
+) -> None:
+    """Send the head of an answer, by the shortest way that there is (``Stream.begin``)."""
+    if exchange.outlet is not None:
+        exchange.outlet.begin(status, headers, lines, alone=alone)
+    else:
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, *pairs_of(lines)]})
 
 
 def refusal_headers(exchange: Exchange, error: GatewayError) -> RawHeaders:
     """Return the headers of an answer that the gateway gives itself because of ``error``."""
-    headers = gateway_headers(exchange, exchange.answer_headers)
+    headers = gateway_headers(exchange)
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if error.error_type == "unauthorized":
@@ -117,7 +132,7 @@ async def refuse(
 def untraced(scope: MutableMapping[str, Any], send: Send) -> Send:
     """Return a ``send`` that adds the gateway's headers to an answer that belongs to no trace."""
     call_id = call_id_of(dict(scope["headers"])).encode()
-    extra = [(b"x-litellm-call-id", call_id), (b"x-otelgw-call-id", call_id), *_CONSTANT, *_NO_LIMITS]
+    extra = pairs_of(_CALL % (call_id, call_id) + _VERSIONS + _NO_LIMITS)
 
     async def send_with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

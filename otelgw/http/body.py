@@ -11,7 +11,7 @@ from typing import Any
 from otelgw.config.settings import Limits
 from otelgw.errors import RequestRefused
 
-__all__ = ["CallerGone", "Pace", "Receive", "decompress", "read", "receive_part"]
+__all__ = ["CallerGone", "Pace", "Receive", "checked", "decompress", "read", "receive_part"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -126,7 +126,17 @@ async def read(receive: Receive, headers: Mapping[bytes, bytes], limit: int, lim
         raise
     finally:
         deadline.close()
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    return checked(parts[0] if len(parts) == 1 else b"".join(parts), headers, limit)
+
+
+def checked(body: bytes, headers: Mapping[bytes, bytes], limit: int) -> bytes:
+    """Return a body that is here to its last byte, decompressed.
+
+    Raises:
+        RequestRefused: 400, 413 body_too_large or 415, as ``read``.
+    """
+    if len(body) > limit:
+        raise too_large(limit)
     encoding = headers.get(b"content-encoding")
     return body if encoding is None else decompress(body, encoding.decode("latin-1"), limit)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
 from otelgw.http.answer import Send, gateway_headers
 from otelgw.http.auth import Authenticator
 from otelgw.http.exchange import Exchange
+from otelgw.http.stream import rendered
 
 __all__ = ["Cors"]
 
@@ -27,7 +27,7 @@ class Cors:
 
     def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         origin = exchange.headers.get(b"origin", b"")
-        if not origin or not self._auth.allows_origin(origin):
+        if not origin or b"\r" in origin or b"\n" in origin or not self._auth.allows_origin(origin):
             return []
         return [
             (b"access-control-allow-origin", origin),
@@ -35,22 +35,13 @@ class Cors:
             (b"vary", b"origin"),
         ]
 
-    def wrap(self, exchange: Exchange, send: Send) -> Send:
-        """Return a ``send`` that adds the headers to the start of an answer."""
-        extra = self._headers(exchange)
-        if not extra:
-            return send
-
-        async def send_with_cors(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *extra]
-            await send(message)
-
-        return send_with_cors
+    def apply(self, exchange: Exchange) -> None:
+        """Have the headers added to the answer, whatever it will be."""
+        exchange.extra_lines = rendered(self._headers(exchange))
 
     async def answer_preflight(self, exchange: Exchange, send: Send, commit: Callable[[Exchange], None]) -> None:
         """Answer an OPTIONS preflight: 204, with permission only for an allowed Origin."""
-        headers = gateway_headers(exchange, [])
+        headers = gateway_headers(exchange)
         if self._headers(exchange):
             wanted = exchange.headers.get(b"access-control-request-headers", b"")
             headers += [

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from otelgw.config.settings import LoggingPolicy, Tracing
 from otelgw.http.body import Receive
 from otelgw.http.headers import allow_listed, credentials_in
-from otelgw.http.stream import ON_LEAVE
+from otelgw.http.stream import OUTLET, Stream
 from otelgw.spool import Intent
 from otelgw.tracing.propagation import (
     RANDOM,
@@ -59,7 +59,7 @@ class Exchange:
         "_linked",
         "_noticed",
         "_watch",
-        "answer_headers",
+        "answer_lines",
         "answered",
         "attempts",
         "audience",
@@ -72,6 +72,7 @@ class Exchange:
         "cut_reason",
         "error_message",
         "error_type",
+        "extra_lines",
         "facts",
         "first_byte",
         "first_chunk",
@@ -88,6 +89,7 @@ class Exchange:
         "method",
         "more",
         "no_log",
+        "outlet",
         "parent",
         "passing",
         "path",
@@ -120,6 +122,8 @@ class Exchange:
         self.started = monotonic_ns()
         self.started_wall = time_ns()
         self.scope = scope
+        # What carries the request, where that is a connection of ours and not another ASGI server.
+        self.outlet: Stream | None = scope.pop(OUTLET, None)
         self.raw_headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
         self.method: str = scope["method"]
@@ -136,7 +140,8 @@ class Exchange:
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
         self.generation_span_id = ""
         self.upstream_start = self.first_byte = self.first_chunk = self.generation_end = 0
-        self.answer_headers: list[tuple[bytes, bytes]] = []  # what the gateway says of the upstream that it called
+        self.answer_lines = b""  # header lines: what the gateway says of the upstream that it called
+        self.extra_lines = b""  # more of them, for web pages
         self.status = 0
         self.body_read = False  # the caller's whole body is here
         self.answered = False
@@ -219,9 +224,8 @@ class Exchange:
     def watch(self, receive: Receive) -> None:
         """Notice from now on when the caller goes, also while nothing is being sent."""
         self._noticed = True
-        on_leave = self.scope.pop(ON_LEAVE, None)
-        if on_leave is not None:
-            on_leave(self._left)
+        if self.outlet is not None:
+            self.outlet.on_leave(self._left)
         else:
             self._watch = asyncio.get_running_loop().create_task(self._await_disconnect(receive))
 

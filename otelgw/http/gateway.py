@@ -101,7 +101,7 @@ class Gateway:
         exchange = Exchange(scope)
         self.inflight.add(exchange)
         if self.cors is not None:
-            send = self.cors.wrap(exchange, send)
+            self.cors.apply(exchange)
         try:
             await self._handle(exchange, receive, send)
         except asyncio.CancelledError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ __all__ = ["Http1", "refusal"]
 _QUEUE = 256 * 1024  # bytes of a body that wait for the application before reading pauses
 _LARGE = 32 * 1024  # bytes
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_STATUS_LINES = {status: b"HTTP/1.1 %d %b" % (status, phrase) for status, phrase in _PHRASES.items()}
 _ERROR_TYPES = {408: "request_timeout", 500: "internal"}
 _MALFORMED = "The request is not valid HTTP/1.1."
 
@@ -68,12 +68,12 @@ class Http1Stream(Stream):
     def _taken(self, _size: int) -> None:
         self._http1.connection.resume_reading()
 
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Frame the head; it leaves with the body's first part, or alone when none follows at once."""
+    def _begin(self, status: int, headers: RawHeaders, lines: bytes, *, alone: bool) -> None:
+        """Frame the head; it leaves with the body's first part, or by itself when none follows at once."""
         http1 = self._http1
         # Without the rest of the request there is no telling where the next one begins.
         close = not self.persistent or not self.ended or http1.connection.edge.stopping
-        parts = [b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))]
+        parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
         length = -1
         for name, value in headers:
             if name == b"connection":
@@ -97,8 +97,9 @@ class Http1Stream(Stream):
         if head.count(b"\n") != len(parts) - 1 or head.count(b"\r") != len(parts) - 1:
             raise ValueError("a header of the answer has a line break")
         self.close = close
-        self._head = b"%b\r\n%b\r\n" % (head, http1.connection.edge.date()[0])
-        http1.connection.loop.call_soon(self._send_head)
+        self._head = b"%b\r\n%b%b\r\n" % (head, lines, http1.connection.edge.date()[0])
+        if alone:
+            http1.connection.loop.call_soon(self._send_head)
 
     def _send_head(self) -> None:
         if self._head:

@@ -22,7 +22,7 @@ from h2.exceptions import H2Error, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from otelgw.http.framing import MAX_HEADERS, is_host
-from otelgw.http.stream import RawHeaders, Stream, http_scope
+from otelgw.http.stream import RawHeaders, Stream, http_scope, pairs_of
 
 if TYPE_CHECKING:
     from otelgw.http.edge import Connection
@@ -79,9 +79,9 @@ class Http2Stream(Stream):
     def _taken(self, size: int) -> None:
         self._http2.acknowledge(self.number, size)
 
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def _begin(self, status: int, headers: RawHeaders, lines: bytes, *, alone: bool) -> None:  # noqa: ARG002
         sent = [(b":status", b"%d" % status)]
-        for name, value in headers:
+        for name, value in (*headers, *pairs_of(lines)):
             if name not in _CONNECTION_HEADERS:
                 sent.append((name, value))
                 if name == b"content-length":

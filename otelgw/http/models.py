@@ -51,6 +51,6 @@ async def answer_models(
     exchange.answered = True
     body = msgspec.json.encode(document)
     exchange.sent_bytes = len(body)
-    exchange.response_headers = headers = gateway_headers(exchange, [])
+    exchange.response_headers = headers = gateway_headers(exchange)
     commit(exchange)
     await send_whole(send, 200, headers, body)

@@ -12,7 +12,7 @@ import httpx
 from otelgw.config.settings import Deployment, Limits, Settings
 from otelgw.errors import RequestRefused
 from otelgw.http import form, multipart, routes, splice
-from otelgw.http.body import Pace, Receive, check_declared, read, receive_part, too_large
+from otelgw.http.body import Pace, Receive, check_declared, checked, read, receive_part, too_large
 from otelgw.http.capture import BodyCapture, Budget, is_text
 from otelgw.http.client import build_request
 from otelgw.http.controls import Controls
@@ -165,7 +165,11 @@ async def prepare(
     else:
         limits = settings.limits
         limit = limits.file_body if match.route.large else limits.body
-        body = await read(receive, exchange.headers, limit, limits)
+        here = exchange.outlet.whole() if exchange.outlet is not None else None
+        if here is None:
+            body = await read(receive, exchange.headers, limit, limits)
+        else:
+            body = checked(here, exchange.headers, limit)
         exchange.body_read = True
         outbound = _prepare_body(exchange, match, settings, router, controls, body, content_type)
     redirecting: dict[str, tuple[str, Any]] = {}

@@ -17,7 +17,7 @@ import httpx
 from otelgw.config.settings import Settings
 from otelgw.errors import GatewayError, StaleConnection, UpstreamError
 from otelgw.http import routes
-from otelgw.http.answer import Send, gateway_headers
+from otelgw.http.answer import Send, begin, gateway_lines
 from otelgw.http.body import Receive
 from otelgw.http.capture import BodyCapture, Budget, is_text
 from otelgw.http.controls import Controls
@@ -27,6 +27,7 @@ from otelgw.http.outbound import Outbound, prepare
 from otelgw.http.redaction import mask, mask_capture, values_of
 from otelgw.http.routing import Router, Upstream
 from otelgw.http.sse import UsageFilter
+from otelgw.http.stream import pairs_of
 from otelgw.http.turns import LONGEST_WAIT, RETRIED_ERRORS, Turns, is_passing
 from otelgw.http.usage import cost_of_answer
 from otelgw.keys.gatekeeper import Gatekeeper
@@ -181,7 +182,7 @@ class Relay:
     def _begin(self, exchange: Exchange, outbound: Outbound, upstream: Upstream, reason: str) -> Attempt:
         deployment = upstream.deployment
         exchange.target = upstream.target(outbound.route)
-        exchange.answer_headers = upstream.answer_headers
+        exchange.answer_lines = upstream.answer_lines
         if not deployment.content and not exchange.more:
             exchange.content = False
         endpoint = upstream.endpoint(outbound.path, outbound.query_for(deployment))
@@ -283,14 +284,17 @@ class Relay:
         exchange.sent_bytes = size
         exchange.answered = True
         exchange.first_chunk = exchange.now()
-        headers = self._headers(exchange, passing, duration=exchange.first_chunk)
+        headers, lines = self._headers(exchange, passing, duration=exchange.first_chunk)
         self._commit(exchange)
         if self._durable is not None:
             await self._durable()
-        await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+        await begin(exchange, send, exchange.status, headers, lines, alone=False)
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def _headers(self, exchange: Exchange, passing: _Passing, *, duration: int | None = None) -> RawHeaders:
+    def _headers(
+        self, exchange: Exchange, passing: _Passing, *, duration: int | None = None
+    ) -> tuple[RawHeaders, bytes]:
+        """Return the upstream's headers for the caller, and the gateway's own as lines."""
         answer = passing.answer
         kept = answer.head.kept
         if passing.filter is not None:
@@ -302,11 +306,10 @@ class Relay:
         if duration is not None:
             # Until the upstream was called, and since its answer was there: what the span has as overhead, too.
             overhead = exchange.attempts[0].start + duration - answer.attempt.end
-        own = gateway_headers(
-            exchange, answer.upstream.answer_headers, cost=exchange.cost, duration_ns=duration, overhead_ns=overhead
-        )
-        exchange.response_headers = headers = [*kept, *own]
-        return headers
+        lines = gateway_lines(exchange, cost=exchange.cost, duration_ns=duration, overhead_ns=overhead)
+        if self._tracing.capture_response_headers:
+            exchange.response_headers = [*kept, *pairs_of(lines)]
+        return kept, lines
 
     async def _pass(
         self,
@@ -318,8 +321,8 @@ class Relay:
     ) -> None:
         """Send chunk by chunk; ``begun`` has arrived already and ``chunks`` is the rest of it."""
         exchange.answered = True
-        headers = self._headers(exchange, passing)
-        await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+        headers, lines = self._headers(exchange, passing)
+        await begin(exchange, send, exchange.status, headers, lines)
         stream_filter = passing.filter
         length = passing.answer.head.length if stream_filter is None else -1
         add = passing.capture.add

@@ -23,6 +23,7 @@ from otelgw.http.client import timeout_extension
 from otelgw.http.headers import without_secrets
 from otelgw.http.redaction import secrets_of
 from otelgw.http.routes import Route
+from otelgw.http.stream import rendered
 from otelgw.tracing.record import Target
 
 __all__ = ["Endpoint", "Router", "Upstream"]
@@ -47,7 +48,7 @@ class Upstream:
         "_endpoints",
         "_targets",
         "alias",
-        "answer_headers",
+        "answer_lines",
         "deployment",
         "secrets",
         "stream_timeout",
@@ -73,12 +74,12 @@ class Upstream:
             (b"model-group", alias),
             (b"model-api-base", f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else ""),
         )
-        self.answer_headers: list[tuple[bytes, bytes]] = [
-            (prefix + name, value.encode("utf-8", "replace"))
+        self.answer_lines = rendered(
+            (prefix + name, value.encode())
             for name, value in facts
             for prefix in (b"x-litellm-", b"x-otelgw-")
             if value and value.isprintable() and value.isascii()
-        ]
+        )
         self._endpoints: dict[tuple[str, bytes], Endpoint] = {}
         self._targets: dict[Route, Target] = {}
 

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["ON_LEAVE", "Application", "Stream", "http_scope"]
+__all__ = ["OUTLET", "Application", "Stream", "http_scope", "pairs_of", "rendered"]
 
 log = logging.getLogger(__name__)
 
-ON_LEAVE = "otelgw.on_leave"  # in the ASGI scope: takes a callback for when the caller goes
+OUTLET = "otelgw.outlet"  # in the ASGI scope: the ``Stream`` itself, for an application that would have less to await
 
 Message = MutableMapping[str, Any]
 Application = Callable[
@@ -21,6 +21,16 @@ Application = Callable[
 RawHeaders = list[tuple[bytes, bytes]]
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
+
+
+def rendered(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return headers as the lines that ``Stream.begin`` takes; a line break in one would make it two."""
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
+
+
+def pairs_of(lines: bytes) -> RawHeaders:
+    """Return the header lines of ``Stream.begin`` as pairs of name and value."""
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])]
 
 
 def http_scope(
@@ -69,7 +79,7 @@ class Stream:
         self._told = False
         self._waiter: asyncio.Future[None] | None = None
         self._on_leave: Callable[[], None] | None = None
-        scope[ON_LEAVE] = self.on_leave
+        scope[OUTLET] = self
 
     def on_leave(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called when the caller goes: an application that waits elsewhere needs no task for it."""
@@ -110,19 +120,41 @@ class Stream:
             if self.gone:
                 return {"type": "http.disconnect"}
             if self._parts or (self.ended and not self._told):
-                parts = self._parts
-                body = parts[0] if len(parts) == 1 else b"".join(parts)
-                self._parts = []
-                self.queued = 0
                 self._told = self.ended
-                if body:
-                    self._taken(len(body))
-                return {"type": "http.request", "body": body, "more_body": not self.ended}
+                return {"type": "http.request", "body": self._take(), "more_body": not self.ended}
             if self.complete:
                 return {"type": "http.disconnect"}
             self._expected()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+
+    def whole(self) -> bytes | None:
+        """Take the request's body where all of it is here; None where it has to be received."""
+        if not self.ended or self._told or self.gone:
+            return None
+        self._told = True
+        return self._take()
+
+    def _take(self) -> bytes:
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._parts = []
+        self.queued = 0
+        if body:
+            self._taken(len(body))
+        return body
+
+    def begin(self, status: int, headers: RawHeaders, lines: bytes, *, alone: bool = True) -> None:
+        """Send the head of an answer: ``headers`` and, as they are, ``lines``. Not ``alone``: the first part of the
+        body follows at once.
+
+        Raises:
+            ConnectionResetError: the caller has gone.
+        """
+        if self.gone:
+            raise ConnectionResetError("the caller has gone")
+        self._begin(status, headers, lines, alone=alone)
+        self.begun = True
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer.
@@ -137,8 +169,7 @@ class Stream:
         if kind == "http.response.body" and self.begun and not self.complete:
             await self._send_body(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.start" and not self.begun:
-            self._begin(message["status"], message.get("headers", ()))
-            self.begun = True
+            self.begin(message["status"], message.get("headers", []), b"")
         else:
             raise RuntimeError(f"{kind} does not fit what was sent before")
 
@@ -158,6 +189,9 @@ class Stream:
             if not self.complete and not self.gone:
                 await self._cut()
         finally:
+            # Either holds what holds this stream.
+            self._on_leave = None
+            self.scope.pop(OUTLET, None)
             ended(self)
 
     def _taken(self, size: int) -> None:
@@ -166,7 +200,7 @@ class Stream:
     def _expected(self) -> None:
         """The application waits for the body."""
 
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def _begin(self, status: int, headers: RawHeaders, lines: bytes, *, alone: bool) -> None:
         raise NotImplementedError
 
     async def _send_body(self, data: bytes, more: bool) -> None:

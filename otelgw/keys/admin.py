@@ -84,7 +84,10 @@ async def administer(
     exchange.status = 200
     exchange.answered = True
     exchange.sent_bytes = len(body)
-    exchange.response_headers = headers = gateway_headers(exchange, [(b"cache-control", b"no-store")])
+    exchange.response_headers = headers = [
+        (b"cache-control", b"no-store"),
+        *gateway_headers(exchange),
+    ]
     commit(exchange)
     await send_whole(send, 200, headers, body)
 
