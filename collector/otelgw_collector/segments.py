@@ -81,6 +81,9 @@ def is_waiting(directory: Path, worker: str) -> bool:
     return False
 
 
+_JOINED = 64 * 1024  # bytes up to which joining what is written costs less than writing it in parts
+
+
 class SegmentWriter:
     """Appends payloads to the segments of one worker. Not thread-safe: one writer belongs to one event loop.
 
@@ -136,7 +139,7 @@ class SegmentWriter:
         if settles:
             parts += [pack_entry(self._marker, settles, SETTLED), settles]
         try:
-            written = os.writev(self._fd, parts)
+            written = os.write(self._fd, b"".join(parts)) if own <= _JOINED else os.writev(self._fd, parts)
             if written != own:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         except OSError:

@@ -55,6 +55,9 @@ class Authenticator:
     def __init__(self, auth: Auth, bound_host: str) -> None:
         self._auth = auth
         self._master = bytes.fromhex(auth.master_key_sha256)
+        self._holder = Caller(
+            authenticated=True, key_hash=auth.master_key_sha256, key_alias="master", user_id="default_user_id"
+        )
         self._hosts = {bound_host.strip("[]").lower(), *(host.lower() for host in auth.allowed_hosts)}
         self._any_host = any(host in {"0.0.0.0", "::", "*"} for host in self._hosts)  # noqa: S104 - compared, not bound
         self._origins = {origin.rstrip("/").lower() for origin in auth.cors_allow_origins}
@@ -76,7 +79,7 @@ class Authenticator:
         key = given_key(headers)
         digest = hashlib.sha256(key).digest()
         if key and hmac.compare_digest(digest, self._master):
-            return self._holder(digest)
+            return self._holder
         reason = "The key is not known." if key else "A key is needed."
         raise RequestRefused("unauthorized", f"{reason} Send it as Authorization: Bearer <key>.")
 
@@ -89,10 +92,7 @@ class Authenticator:
         if not key:
             return "", None
         digest = hashlib.sha256(key).digest()
-        return digest.hex(), self._holder(digest) if hmac.compare_digest(digest, self._master) else None
-
-    def _holder(self, digest: bytes) -> Caller:
-        return Caller(authenticated=True, key_hash=digest.hex(), key_alias="master", user_id="default_user_id")
+        return digest.hex(), self._holder if hmac.compare_digest(digest, self._master) else None
 
     def is_master(self, caller: Caller) -> bool:
         """Say whether ``caller`` gave the master key; where none is set nobody did."""

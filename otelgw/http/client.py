@@ -20,7 +20,7 @@ import math
 import re
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 import httpx
 
@@ -57,6 +57,41 @@ _OURS = frozenset(
     }
 )
 _KNOWN_NAMES = 4096  # header names of which the verdict is remembered
+
+
+class _Request(httpx.Request):
+    """What ``httpx.Request`` is after its constructor, which looks at every argument for what it might be."""
+
+    def __init__(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: httpx.Headers,
+        stream: httpx.ByteStream | _Body,
+        extensions: dict[str, Any],
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.extensions = extensions
+        self.stream = stream
+
+
+class _Response(httpx.Response):
+    """The same for ``httpx.Response``."""
+
+    def __init__(self, trip: RoundTrip, extensions: dict[str, Any]) -> None:
+        self.status_code = trip.status
+        self.headers = LazyHeaders(trip.headers)
+        self._request = None
+        self.next_request = None
+        self.extensions = extensions
+        self.history = []
+        self.is_closed = False
+        self.is_stream_consumed = False
+        self.default_encoding = "utf-8"
+        self.stream = trip
+        self._num_bytes_downloaded = 0
 
 
 class _Body(httpx.AsyncByteStream):
@@ -106,10 +141,7 @@ def build_request(
     else:
         stream = _Body(content)
         head.append((b"Transfer-Encoding", b"chunked") if length is None else (b"Content-Length", b"%d" % length))
-    extensions = None if timeout is None else {"timeout": timeout}
-    request = httpx.Request(method, url, stream=stream, extensions=extensions)
-    request.headers = LazyHeaders(head)
-    return request
+    return _Request(method, url, LazyHeaders(head), stream, {} if timeout is None else {"timeout": timeout})
 
 
 def client_ssl_context() -> ssl.SSLContext:
@@ -163,7 +195,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         extensions = request.extensions
         timeout = extensions.get("timeout") or {}
         fresh = extensions.get("otelgw.fresh") is True
-        started = asyncio.get_running_loop().time()
+        started = pool.now()
         connection = None if fresh else pool.take()
         if connection is None:
             connection = await pool.acquire(timeout.get("connect"), fresh=fresh)
@@ -172,10 +204,9 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             await _upload(connection, trip, cast("AsyncIterable[bytes]", request.stream), length)
         else:
             await trip.answered()
-        response = httpx.Response(
-            trip.status,
-            stream=trip,
-            extensions={
+        return _Response(
+            trip,
+            {
                 "http_version": trip.http_version,
                 "reason_phrase": trip.reason,
                 "network_stream": connection,
@@ -183,8 +214,6 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                 "otelgw.reused": connection.served > 1,
             },
         )
-        response.headers = LazyHeaders(trip.headers)
-        return response
 
     async def aclose(self) -> None:
         """Close idle connections now and busy ones when their answers end."""

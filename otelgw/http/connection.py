@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
         self._heard = self._time()
         if not trip.first_byte_ns:
             trip.first_byte_ns = monotonic_ns()
-        buffered = trip.buffered
+        received = trip.received
         try:
             self._parser.feed_data(data)
         except HttpParserError as error:
@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
             self._reusable = False
         if self._complete:
             self._finish(trip)
-        elif trip.buffered == buffered:
+        elif trip.received == received:
             self._overhead += len(data)
             if self._overhead > self._head_limit + STATUS_LINE:
                 self._fail("upstream_bad_response", f"more than {self._head_limit} bytes of headers or framing")

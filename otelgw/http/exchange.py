@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -260,7 +261,7 @@ class Exchange:
         """Return what is known when the request is routed; nothing of its content."""
         scope = self.scope
         server = scope.get("server") or ("", 0)
-        host = self.headers.get(b"host", b"").decode("latin-1")
+        host, port = _address(self.headers.get(b"host", b""))
         parent, linked = self.parent, self._linked
         return Intent(
             self.call_id,
@@ -280,8 +281,8 @@ class Exchange:
             self.path,
             scope.get("scheme", "http"),
             scope.get("http_version", ""),
-            _host_name(host) or server[0],
-            _host_port(host) or server[1] or 0,
+            host or server[0],
+            port or server[1] or 0,
             self.stream,
             target,
             self.caller,
@@ -293,7 +294,7 @@ class Exchange:
         scope = self.scope
         client = scope.get("client") or ("", 0)
         server = scope.get("server") or ("", 0)
-        host = self.headers.get(b"host", b"").decode("latin-1")
+        host, port = _address(self.headers.get(b"host", b""))
         parent, linked = self.parent, self._linked
         return Record(
             call_id=self.call_id,
@@ -318,8 +319,8 @@ class Exchange:
             path=self.path,
             scheme=scope.get("scheme", "http"),
             http_version=scope.get("http_version", ""),
-            server_address=_host_name(host) or server[0],
-            server_port=_host_port(host) or server[1] or 0,
+            server_address=host or server[0],
+            server_port=port or server[1] or 0,
             client_address=client[0],
             client_port=client[1] or 0,
             user_agent=self.headers.get(b"user-agent", b"").decode("latin-1"),
@@ -348,12 +349,10 @@ class Exchange:
         )
 
 
-def _host_name(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
-
-
-def _host_port(host: str) -> int:
-    port = host.rpartition(":")[2]
-    return int(port) if port.isdigit() and len(port) <= len("65535") and ":" in host else 0
+@lru_cache(maxsize=256)
+def _address(host: bytes) -> tuple[str, int]:
+    """Return the name and the port in a Host header, empty and 0 where it has none."""
+    text = host.decode("latin-1")
+    port = text.rpartition(":")[2]
+    number = int(port) if port.isdigit() and len(port) <= len("65535") and ":" in text else 0
+    return text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0], number

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 __all__ = ["MAX_HEADERS", "HeadRefused", "check", "is_host", "tokens"]
 
@@ -15,6 +16,7 @@ MAX_HEADERS = 256  # header lines of one request
 _HOST = re.compile(rb"[A-Za-z0-9._~%\[\]:-]*")
 _WATCHED = frozenset({b"host", b"transfer-encoding", b"expect"})
 _SCHEMES = (b"http://", b"https://")
+_LONGEST_NAME = 260  # bytes, with a port
 
 
 class HeadRefused(Exception):
@@ -84,6 +86,12 @@ def _origin_form(method: bytes, target: bytes, host: bytes | None) -> bytes:
 
 def is_host(value: bytes) -> bool:
     """Return whether a Host header's value is a name or address with an optional port."""
+    # The same few come with every request; a longer one is no name of the DNS, and not worth its room.
+    return _is_host(value) if len(value) <= _LONGEST_NAME else _HOST.fullmatch(value) is not None
+
+
+@lru_cache(maxsize=1024)
+def _is_host(value: bytes) -> bool:
     return _HOST.fullmatch(value) is not None
 
 

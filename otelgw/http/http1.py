@@ -43,6 +43,8 @@ class Http1Stream(Stream):
 
     __slots__ = ("_bodiless", "_chunked", "_expects", "_head", "_http1", "_remaining", "close", "persistent")
 
+    immediate = True
+
     def __init__(self, http1: Http1, method: str, target: bytes, version: str, headers: RawHeaders) -> None:
         connection = http1.connection
         super().__init__(
@@ -109,7 +111,25 @@ class Http1Stream(Stream):
             except ConnectionResetError:
                 self.leave()
 
+    def put_out(self, data: bytes) -> bool:
+        if self.gone:
+            raise ConnectionResetError("the caller has gone")
+        return self._write_body(data, more=True)
+
+    async def drained(self) -> None:
+        await self._http1.connection.drain()
+
     async def _send_body(self, data: bytes, more: bool) -> None:
+        if self._write_body(data, more=more):
+            await self._http1.connection.drain()
+        if not more:
+            if self._remaining > 0:
+                raise RuntimeError("the answer is shorter than its Content-Length")
+            self.complete = True
+            self._http1.answered(self)
+
+    def _write_body(self, data: bytes, *, more: bool) -> bool:
+        """Write a part of the body; return whether the connection has more than it should."""
         connection = self._http1.connection
         out, self._head = self._head, b""
         if self._chunked:
@@ -132,13 +152,7 @@ class Http1Stream(Stream):
                 out = data
             else:
                 out += data
-        if out and connection.write(out):
-            await connection.drain()
-        if not more:
-            if self._remaining > 0:
-                raise RuntimeError("the answer is shorter than its Content-Length")
-            self.complete = True
-            self._http1.answered(self)
+        return bool(out) and connection.write(out)
 
     async def _cut(self) -> None:
         self._abort()

@@ -85,6 +85,10 @@ class Pool:
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
+    def now(self) -> float:
+        """Return the loop's time."""
+        return self._loop.time()
+
     @property
     def unused(self) -> bool:
         """Whether nothing would be lost with this pool."""

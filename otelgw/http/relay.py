@@ -25,9 +25,10 @@ from otelgw.http.exchange import Exchange
 from otelgw.http.headers import AnswerHead, allow_listed, from_upstream
 from otelgw.http.outbound import Outbound, prepare
 from otelgw.http.redaction import mask, mask_capture, values_of
+from otelgw.http.roundtrip import RoundTrip
 from otelgw.http.routing import Router, Upstream
 from otelgw.http.sse import UsageFilter
-from otelgw.http.stream import pairs_of
+from otelgw.http.stream import Stream, pairs_of
 from otelgw.http.turns import LONGEST_WAIT, RETRIED_ERRORS, Turns, is_passing
 from otelgw.http.usage import cost_of_answer
 from otelgw.keys.gatekeeper import Gatekeeper
@@ -129,7 +130,11 @@ class Relay:
         try:
             await self._relay(exchange, answer, send)
         finally:
-            await _close(answer.response)
+            stream = answer.response.stream
+            if isinstance(stream, RoundTrip):
+                stream.close()
+            else:
+                await _close(answer.response)
 
     async def _ask(self, exchange: Exchange, outbound: Outbound) -> _Answer:
         """Call upstreams until one answers in a way that is final."""
@@ -265,6 +270,32 @@ class Relay:
 
     async def _hold(self, exchange: Exchange, passing: _Passing, send: Send) -> None:
         """Collect the whole answer, then send it unchanged with what is known by now."""
+        stream = passing.answer.response.stream
+        parts = stream.whole(self._limits.hold) if isinstance(stream, RoundTrip) else None
+        if parts is None:
+            parts = await self._collect(exchange, passing, send)
+            if parts is None:
+                return
+        else:
+            exchange.first_byte = exchange.now() if parts else 0
+            for part in parts:
+                passing.capture.add(part)
+        passing.finish_upstream()
+        body = mask(parts[0] if len(parts) == 1 else b"".join(parts), passing.answer.upstream.secrets)
+        if exchange.status == httpx.codes.OK and not passing.encoding:
+            exchange.cost = cost_of_answer(passing.answer.upstream.deployment.price, body)
+        exchange.sent_bytes = len(body)
+        exchange.answered = True
+        exchange.first_chunk = exchange.now()
+        headers, lines = self._headers(exchange, passing, duration=exchange.first_chunk)
+        self._commit(exchange)
+        if self._durable is not None:
+            await self._durable()
+        await begin(exchange, send, exchange.status, headers, lines, alone=False)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _collect(self, exchange: Exchange, passing: _Passing, send: Send) -> list[bytes] | None:
+        """Return the chunks of the whole answer; None where it is larger than what is held, and was passed on."""
         parts: list[bytes] = []
         size = 0
         chunks = aiter(passing.answer.response.stream)  # type: ignore[arg-type]
@@ -276,20 +307,8 @@ class Relay:
             passing.capture.add(chunk)
             if size > self._limits.hold:
                 await self._pass(exchange, passing, send, parts, chunks)
-                return
-        passing.finish_upstream()
-        body = mask(parts[0] if len(parts) == 1 else b"".join(parts), passing.answer.upstream.secrets)
-        if exchange.status == httpx.codes.OK and not passing.encoding:
-            exchange.cost = cost_of_answer(passing.answer.upstream.deployment.price, body)
-        exchange.sent_bytes = size
-        exchange.answered = True
-        exchange.first_chunk = exchange.now()
-        headers, lines = self._headers(exchange, passing, duration=exchange.first_chunk)
-        self._commit(exchange)
-        if self._durable is not None:
-            await self._durable()
-        await begin(exchange, send, exchange.status, headers, lines, alone=False)
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+                return None
+        return parts
 
     def _headers(
         self, exchange: Exchange, passing: _Passing, *, duration: int | None = None
@@ -331,8 +350,9 @@ class Relay:
             exchange.first_chunk = exchange.now()
             exchange.sent_bytes = sum(map(len, begun))
             await send({"type": "http.response.body", "body": mask(b"".join(begun), secrets), "more_body": True})
-        source = chunks if chunks is not None else passing.answer.response.stream
-        async for chunk in source:  # type: ignore[union-attr]
+
+        def passed(chunk: bytes) -> bytes:
+            """Note a chunk; return what the caller gets of it."""
             if not exchange.first_byte:
                 exchange.first_byte = exchange.now()
             add(chunk)
@@ -341,12 +361,23 @@ class Relay:
                 if not exchange.first_chunk:
                     exchange.first_chunk = exchange.now()
                 exchange.sent_bytes += len(out)
-                if exchange.sent_bytes == length:
-                    passing.finish_upstream()
-                    self._commit(exchange)
-                    if self._durable is not None:
-                        await self._durable()
-                await send({"type": "http.response.body", "body": out, "more_body": True})
+            return out
+
+        source = chunks if chunks is not None else passing.answer.response.stream
+        outlet = exchange.outlet
+        if isinstance(source, RoundTrip) and outlet is not None and outlet.immediate and length < 0:
+            # Of an answer whose length is not known no part is known to be the last.
+            await _pump(source, outlet, passed)
+        else:
+            async for chunk in source:  # type: ignore[union-attr]
+                out = passed(chunk)
+                if out:
+                    if exchange.sent_bytes == length:
+                        passing.finish_upstream()
+                        self._commit(exchange)
+                        if self._durable is not None:
+                            await self._durable()
+                    await send({"type": "http.response.body", "body": out, "more_body": True})
         rest = stream_filter.flush() if stream_filter is not None else b""
         exchange.sent_bytes += len(rest)
         passing.finish_upstream()
@@ -409,6 +440,18 @@ class _Passing:
         """The upstream's last byte is here."""
         if not self.answer.attempt.end:
             self.answer.attempt.end = self.exchange.generation_end = self.exchange.now()
+
+
+async def _pump(source: RoundTrip, outlet: Stream, passed: Callable[[bytes], bytes]) -> None:
+    """Write every chunk to the caller as it is read; a task that wakes for each would cost more than all the rest."""
+    put_out = outlet.put_out
+
+    def sink(chunk: bytes) -> bool:
+        out = passed(chunk)
+        return bool(out) and put_out(out)
+
+    while await source.pump(sink):
+        await outlet.drained()
 
 
 async def _close(response: httpx.Response) -> None:

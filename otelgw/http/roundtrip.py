@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httpx
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["BUFFER", "FAILURES", "RawHeader", "RoundTrip", "cause_of", "failure"]
 
 RawHeader = tuple[bytes, bytes]
+Sink = Callable[[bytes], bool]
 
 BUFFER = 64 * 1024  # bytes of body that the reader has not taken; above it the socket is not read
 
@@ -78,9 +80,12 @@ class RoundTrip(httpx.AsyncByteStream):
         self.first_byte_ns = 0  # time.monotonic_ns() at the first byte of the final head
         self.error: BaseException | None = None
         self.ended = False  # nothing more will arrive
-        self.buffered = 0
+        self.received = 0  # bytes of body so far
+        self.buffered = 0  # of them those that the reader has not taken
         self._chunks: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
+        self._refusal: BaseException | None = None  # what the sink raised
 
     async def answered(self) -> None:
         """Wait for the head of the answer.
@@ -92,6 +97,42 @@ class RoundTrip(httpx.AsyncByteStream):
             if self.error is not None:
                 raise self.error
             await self._wait()
+
+    def whole(self, limit: int) -> list[bytes] | None:
+        """Take the body's chunks where all of them are here and no more than ``limit`` bytes; else None."""
+        if not self.ended or self.error is not None or self.buffered > limit:
+            return None
+        chunks = list(self._chunks)
+        self._chunks.clear()
+        self.buffered = 0
+        return chunks
+
+    async def pump(self, sink: Sink) -> bool:
+        """Give ``sink`` every chunk as soon as it is read, without a task in between; return True where the sink wants
+        to be waited for (what comes meanwhile is kept), False at the end of the body.
+
+        Raises:
+            UpstreamError: the body was cut, as in the iteration.
+            Exception: what the sink raised.
+        """
+        while self._chunks:
+            data = self._chunks.popleft()
+            self.buffered -= len(data)
+            if sink(data):
+                return True
+        if self.connection.paused:
+            self.connection.resume(self)
+        self._sink = sink
+        try:
+            while self._sink is not None and not self.ended:
+                await self._wait()
+        finally:
+            stopped, self._sink = self._sink is None, None
+        if self._refusal is not None:
+            raise self._refusal
+        if not stopped and self.error is not None:
+            raise self.error
+        return stopped
 
     def __aiter__(self) -> RoundTrip:
         return self
@@ -110,9 +151,12 @@ class RoundTrip(httpx.AsyncByteStream):
             self.connection.resume(self)
         return data
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the socket unless the answer has ended. Idempotent."""
         self.connection.abort(self)
+
+    async def aclose(self) -> None:
+        self.close()
 
     async def _wait(self) -> None:
         waiter = self._waiter = self.connection.loop.create_future()
@@ -123,9 +167,23 @@ class RoundTrip(httpx.AsyncByteStream):
             raise
 
     def put(self, data: bytes) -> None:
+        self.received += len(data)
+        if self._sink is not None:
+            self._pass_on(self._sink, data)
+            return
         self._chunks.append(data)
         self.buffered += len(data)
         self._wake()
+
+    def _pass_on(self, sink: Sink, data: bytes) -> None:
+        try:
+            if sink(data):
+                self._sink = None
+                self._wake()
+        except Exception as error:  # noqa: BLE001 - it belongs to the reader, not to the connection
+            self._sink = None
+            self._refusal = error
+            self._wake()
 
     def start(self, status: int, headers: list[RawHeader]) -> None:
         self.status = status

@@ -71,6 +71,8 @@ class Stream:
 
     __slots__ = ("_on_leave", "_parts", "_told", "_waiter", "begun", "complete", "ended", "gone", "queued", "scope")
 
+    immediate = False  # ``put_out`` and ``drained`` can be used
+
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.scope = scope
         self.ended = self.begun = self.complete = self.gone = False
@@ -155,6 +157,23 @@ class Stream:
             raise ConnectionResetError("the caller has gone")
         self._begin(status, headers, lines, alone=alone)
         self.begun = True
+
+    def put_out(self, data: bytes) -> bool:
+        """Send a part of the answer's body that is not its last, where the protocol is ``immediate``; return True where
+        ``drained`` is to be awaited before the next.
+
+        Raises:
+            ConnectionResetError: the caller has gone.
+        """
+        raise NotImplementedError
+
+    async def drained(self) -> None:
+        """Wait until the caller has taken enough of what was put out.
+
+        Raises:
+            ConnectionResetError: the caller has gone.
+        """
+        raise NotImplementedError
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer.

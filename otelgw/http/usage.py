@@ -36,14 +36,18 @@ class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
     completion_tokens_details: _CompletionDetails | None = None
 
 
-class _Answer(msgspec.Struct):
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+class _PlainAnswer(msgspec.Struct):
+    usage: _PlainUsage | None = None
     model: Any = None
 
 
+class _Answer(msgspec.Struct):
+    usage: Any = None
+    model: Any = None
+
+
+_decode_plain = msgspec.json.Decoder(_PlainAnswer).decode
 _decode = msgspec.json.Decoder(_Answer).decode
-_decode_plain = msgspec.json.Decoder(_PlainUsage).decode
-_decode_any = msgspec.json.Decoder().decode
 
 
 def cost_of_answer(price: Price | None, body: bytes) -> float | None:
@@ -51,26 +55,28 @@ def cost_of_answer(price: Price | None, body: bytes) -> float | None:
     if price is None and b"cost" not in body:
         return None
     try:
-        answer = _decode(body)
-        usage = _usage(answer.usage)
+        usage, model = _read(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if usage is None:
         return None
     if usage.cost is not None:
         return usage.cost
-    return None if price is None else cost(price, usage, answer.model if isinstance(answer.model, str) else "")
+    return None if price is None else cost(price, usage, model if isinstance(model, str) else "")
 
 
-def _usage(raw: msgspec.Raw) -> Usage | None:
+def _read(body: bytes) -> tuple[Usage | None, Any]:
     try:
-        plain = _decode_plain(raw)
+        answer = _decode_plain(body)
     except msgspec.ValidationError:
-        return read_usage(_decode_any(raw))
+        return _read_any(body)
+    plain = answer.usage
+    if plain is None:
+        return None, answer.model
     if plain.prompt_tokens + plain.completion_tokens != plain.total_tokens:
-        return read_usage(_decode_any(raw))
+        return _read_any(body)
     put, got = plain.prompt_tokens_details, plain.completion_tokens_details
-    return Usage(
+    usage = Usage(
         input=plain.prompt_tokens,
         output=plain.completion_tokens,
         cache_read=put.cached_tokens if put is not None else None,
@@ -78,3 +84,9 @@ def _usage(raw: msgspec.Raw) -> Usage | None:
         audio_input=put.audio_tokens if put is not None else None,
         audio_output=got.audio_tokens if got is not None else None,
     )
+    return usage, answer.model
+
+
+def _read_any(body: bytes) -> tuple[Usage | None, Any]:
+    answer = _decode(body)
+    return read_usage(answer.usage), answer.model
