@@ -356,7 +356,10 @@ class Relay:
             if not exchange.first_byte:
                 exchange.first_byte = exchange.now()
             add(chunk)
-            out = mask(chunk if stream_filter is None else stream_filter.feed(chunk), secrets)
+            out = chunk if stream_filter is None else stream_filter.feed(chunk)
+            for secret in secrets:
+                if secret in out:
+                    out = mask(out, secrets)
             if out:
                 if not exchange.first_chunk:
                     exchange.first_chunk = exchange.now()

@@ -168,16 +168,13 @@ class RoundTrip(httpx.AsyncByteStream):
 
     def put(self, data: bytes) -> None:
         self.received += len(data)
-        if self._sink is not None:
-            self._pass_on(self._sink, data)
+        if self._sink is None:
+            self._chunks.append(data)
+            self.buffered += len(data)
+            self._wake()
             return
-        self._chunks.append(data)
-        self.buffered += len(data)
-        self._wake()
-
-    def _pass_on(self, sink: Sink, data: bytes) -> None:
         try:
-            if sink(data):
+            if self._sink(data):
                 self._sink = None
                 self._wake()
         except Exception as error:  # noqa: BLE001 - it belongs to the reader, not to the connection
