@@ -20,6 +20,7 @@ from otelgw.tally import Counts, Labels
 from otelgw_collector.histogram import Histogram
 from otelgw_collector.pipeline import Health
 from otelgw_exporters import semconv
+from otelgw_exporters.layers import Layers
 
 __all__ = ["Family", "Metrics", "Value", "counted", "of_health"]
 
@@ -41,6 +42,16 @@ _UPLOADS = "otelgw.content.uploads"
 _METRICS = {name: name for name in _OBSERVED} | {"input": _USAGE, "output": _USAGE}
 _GENERATION = INSTRUMENTS[_DURATION].labels
 _SERVER = INSTRUMENTS[_REQUEST].labels
+_COUNTED = frozenset(
+    {
+        semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK,
+        semconv.GEN_AI_USAGE_INPUT_TOKENS,
+        semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
+        semconv.OTELGW_LABELS_DROPPED,
+    }
+)
+_LOOKED_AT = _COUNTED | {semconv.GEN_AI_OPERATION_NAME, *_GENERATION, *_SERVER}
+_NOTHING: Mapping[str, Any] = {}
 _REMEMBERED = 4096  # combinations of attributes whose histograms are found at once
 _OTHER = {semconv.ERROR_TYPE: "_OTHER"}  # what the conventions call the rest; "other" elsewhere
 
@@ -74,6 +85,16 @@ class _Series:
         found.observe(value)
 
 
+class _Shared(NamedTuple):
+    """Attributes that many spans share. ``layers`` are held so that their ids stay theirs; ``plain`` without a value
+    that is counted; ``series`` by what labels the spans' own attributes say."""
+
+    layers: tuple[Mapping[str, Any], ...]
+    plain: bool
+    generation: bool
+    series: dict[tuple[Any, ...], _Series]
+
+
 class Metrics:
     """What is counted from records. To be used by one thread. ``uploads`` tells of the blob store, by outcome."""
 
@@ -83,27 +104,73 @@ class Metrics:
         self._histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in _OBSERVED}
         self._known: dict[str, set[str]] = {}
         self._series: dict[tuple[Any, ...], _Series] = {}
+        self._layers: dict[tuple[int, ...], _Shared] = {}
         self._curbed = False  # a label has just been replaced
 
     def observe(self, trace: Trace) -> None:
         """Count a record."""
-        own = trace.record is not None
+        requests = trace.record is not None
         for span in trace.spans:
-            attributes: Mapping[str, Any] = span._attributes or {}
-            get = attributes.get
+            attributes: Mapping[str, Any] | None = span._attributes
+            if type(attributes) is Layers and self._observe_layers(span, attributes, requests=requests):
+                continue
+            if not attributes:
+                attributes = _NOTHING
             if semconv.GEN_AI_OPERATION_NAME in attributes:
-                series = self._of(tuple(map(get, _GENERATION)), self._generation)
-                series.observe(_DURATION, _seconds(span))
-                waited = get(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
-                if waited is not None:
-                    series.observe(_FIRST_CHUNK, waited)
-                series.observe("input", get(semconv.GEN_AI_USAGE_INPUT_TOKENS))
-                series.observe("output", get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))
-            elif own and span._kind is SpanKind.SERVER:
-                self._of(tuple(map(get, _SERVER)), self._request).observe(_REQUEST, _seconds(span))
-                dropped = get(semconv.OTELGW_LABELS_DROPPED)
-                if isinstance(dropped, int):
-                    self._dropped += dropped
+                series = self._of(tuple(map(attributes.get, _GENERATION)), self._generation)
+                self._count_generation(series, span, attributes.get)
+            elif requests and span._kind is SpanKind.SERVER:
+                series = self._of(tuple(map(attributes.get, _SERVER)), self._request)
+                self._count_request(series, span, attributes.get)
+
+    def _observe_layers(self, span: ReadableSpan, attributes: Layers, *, requests: bool) -> bool:
+        """Count a span by its own attributes, where those that it shares say nothing but labels; False if it is not.
+
+        So nothing is put together for most spans: their shared attributes were looked at with a span before.
+        """
+        own, common = attributes.own, attributes.common
+        if common and not _LOOKED_AT.isdisjoint(common):
+            return False
+        known = self._layers.get(tuple(map(id, attributes.shared))) or self._learn(attributes.shared)
+        if not known.plain or semconv.GEN_AI_OPERATION_NAME in own:
+            return False
+        if not known.generation and not (requests and span._kind is SpanKind.SERVER):
+            return True
+        names = _GENERATION if known.generation else _SERVER
+        told = tuple(map(own.get, names))
+        try:
+            series = known.series.get(told)
+        except TypeError:  # no simple value
+            return False
+        if series is None:
+            named = self._generation if known.generation else self._request
+            series = self._of(tuple(map(attributes.get, names)), named)
+            if not self._curbed and len(known.series) < _REMEMBERED:
+                known.series[told] = series
+        (self._count_generation if known.generation else self._count_request)(series, span, own.get)
+        return True
+
+    def _learn(self, shared: tuple[Mapping[str, Any], ...]) -> _Shared:
+        if len(self._layers) >= _REMEMBERED:
+            self._layers.clear()
+        names = frozenset[str]().union(*shared)
+        known = _Shared(shared, names.isdisjoint(_COUNTED), semconv.GEN_AI_OPERATION_NAME in names, {})
+        self._layers[tuple(map(id, shared))] = known
+        return known
+
+    def _count_generation(self, series: _Series, span: ReadableSpan, get: Callable[[str], Any]) -> None:
+        series.observe(_DURATION, _seconds(span))
+        waited = get(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
+        if waited is not None:
+            series.observe(_FIRST_CHUNK, waited)
+        series.observe("input", get(semconv.GEN_AI_USAGE_INPUT_TOKENS))
+        series.observe("output", get(semconv.GEN_AI_USAGE_OUTPUT_TOKENS))
+
+    def _count_request(self, series: _Series, span: ReadableSpan, get: Callable[[str], Any]) -> None:
+        series.observe(_REQUEST, _seconds(span))
+        dropped = get(semconv.OTELGW_LABELS_DROPPED)
+        if isinstance(dropped, int):
+            self._dropped += dropped
 
     def _of(self, values: tuple[Any, ...], named: Callable[[tuple[Any, ...]], Mapping[str, Labels]]) -> _Series:
         """Return the histograms for the attributes ``values``, whose labels ``named`` tells."""
@@ -112,9 +179,9 @@ class Metrics:
         except TypeError:  # another application's attribute is no simple value
             values = tuple(value if value is None else str(value) for value in values)
             found = self._series.get(values)
+        self._curbed = False
         if found is not None:
             return found
-        self._curbed = False
         found = _Series(self, named(values))
         if not self._curbed:  # what is "other" for now may get its name later
             if len(self._series) >= _REMEMBERED:

@@ -28,6 +28,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 from otelgw import __version__, logs
 from otelgw.config.settings import Destination, Settings, Tracing
 from otelgw.errors import StartError
+from otelgw.gathering import gatherer, together
 from otelgw.keys.database import StoreError
 from otelgw.metrics import Metrics
 from otelgw.process import announce, lock, read_settings
@@ -132,6 +133,8 @@ def _built(destination: Destination, retry_limit: float, keep: Keeper | None) ->
         batching=_batching(exporter),
         retry=retry,
         prepare=preparer(destination, select, exporter.ahead, keep),
+        gather=gatherer(exporter.gather),
+        together=together if exporter.gather is not None else None,
     )
 
 

@@ -21,6 +21,7 @@ from otelgw.redaction.spans import redactor
 from otelgw.tracing.default_tags import default_tags
 from otelgw.tracing.record import EVERYBODY, Record
 from otelgw_exporters import foreign, semconv
+from otelgw_exporters.sheaf import Sheaf
 
 __all__ = ["Trace", "preparer", "selector"]
 
@@ -94,7 +95,12 @@ class Trace:
     @property
     def ended(self) -> int:
         """When the last span ended, in nanoseconds since the epoch; 0 where none says."""
-        return max((span.end_time or 0 for span in self.spans), default=0)
+        latest = 0
+        for span in self.spans:
+            end = span._end_time
+            if end is not None and end > latest:
+                latest = end
+        return latest
 
     @property
     def failed(self) -> bool:
@@ -126,7 +132,7 @@ class Trace:
 
     def view(self, view: View) -> Sequence[ReadableSpan]:
         """Return the spans as a destination with ``view`` sees them."""
-        if view == _EVERYTHING:
+        if view is _EVERYTHING:  # the selectors say it so, as comparing takes longer than all else here
             return self.spans
         found = self._views.get(view)
         if found is None:
@@ -151,11 +157,12 @@ class Trace:
 class Ready(Trace):
     """A decoded record of which a destination's spans are chosen, perhaps none, and made ready to be sent."""
 
-    __slots__ = ("_ended",)
+    __slots__ = ("_ended", "sheaf")
 
     def __init__(self, spans: Sequence[ReadableSpan], ended: int) -> None:
         super().__init__(None, spans)
         self._ended = ended
+        self.sheaf: Sheaf | None = None  # that it is a part of
 
     @property
     def ended(self) -> int:
@@ -214,11 +221,11 @@ def selector(destination: Destination, keep: Keeper | None = None) -> Select:
     """
     answers = frozenset({destination.name.lower(), destination.type.lower(), *destination.callbacks})
     keep = keep if destination.blob_store else None
-    view = View(destination.content, destination.redact_user_api_key_info, destination.redaction, keep=keep)
+    view = _view(destination, keep)
     bare = view._replace(content=False)
     if destination.redaction != _NO_REDACTION:
         _redactor(destination.redaction, keep)
-    always = destination.on == "all" and destination.sampling != "parent" and destination.selection == _ANY
+    always = _is_for_all(destination)
 
     def select(trace: Trace) -> Sequence[ReadableSpan]:
         if type(trace) is Ready:
@@ -244,6 +251,15 @@ def selector(destination: Destination, keep: Keeper | None = None) -> Select:
     return select
 
 
+def _view(destination: Destination, keep: Keeper | None = None) -> View:
+    view = View(destination.content, destination.redact_user_api_key_info, destination.redaction, keep=keep)
+    return _EVERYTHING if view == _EVERYTHING else view
+
+
+def _is_for_all(destination: Destination) -> bool:
+    return destination.on == "all" and destination.sampling != "parent" and destination.selection == _ANY
+
+
 def preparer(
     destination: Destination, select: Select, ahead: Ahead | None, keep: Keeper | None = None
 ) -> Callable[[Trace], Trace] | None:
@@ -253,9 +269,27 @@ def preparer(
     """
     if ahead is None or destination.redaction != _NO_REDACTION or (keep is not None and destination.blob_store):
         return None
+    if _is_for_all(destination) and not destination.default_tags:
+        return _plain_preparer(_view(destination), ahead)
 
     def prepare(trace: Trace) -> Trace:
         return trace.ready(select(trace), ahead)
+
+    return prepare
+
+
+@lru_cache(maxsize=256)
+def _plain_preparer(view: View, ahead: Ahead) -> Callable[[Trace], Trace]:
+    """Return the same function for all destinations that get every record alike, so that it is called once for them.
+
+    A record that is not for every destination is left to each one's selector.
+    """
+
+    def prepare(trace: Trace) -> Trace:
+        record = trace.record
+        if record is not None and record.audience is not EVERYBODY and record.audience != EVERYBODY:
+            return trace
+        return trace.ready(trace.view(view), ahead)
 
     return prepare
 

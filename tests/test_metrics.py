@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.semconv.metrics import http_metrics
+from opentelemetry.trace import SpanKind
 
 from otelgw.config.settings import Tracing
 from otelgw.exposition import exposition
@@ -23,6 +26,7 @@ from otelgw.tracing import record as records
 from otelgw_collector.histogram import Histogram
 from otelgw_collector.lane import Counters, Status
 from otelgw_collector.pipeline import Health
+from otelgw_exporters.layers import Layers
 from tests.tracing.records import CHAT, record, streamed
 
 
@@ -289,3 +293,48 @@ def test_the_reference_page_names_exactly_what_is_exported() -> None:
         (each.name, prometheus_name(each), each.kind, each.unit, ", ".join(f"`{name}`" for name in each.labels))
         for each in INSTRUMENTS.values()
     }
+
+
+SHARED: list[dict[str, Any]] = [
+    {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "server.port": 443},
+    {"http.request.method": "POST", "http.route": "/v1/chat/completions"},
+    {"gen_ai.operation.name": "embeddings", "gen_ai.usage.input_tokens": 7},
+    {},
+]
+OWN = st.fixed_dictionaries(
+    {},
+    optional={
+        "error.type": st.sampled_from(["500", "timeout"]),
+        "gen_ai.response.model": st.sampled_from([f"model-{number}" for number in range(120)]),
+        "http.response.status_code": st.sampled_from([200, 500]),
+        "gen_ai.usage.output_tokens": st.sampled_from([3, 3.5, "no number", True, None]),
+        "gen_ai.response.time_to_first_chunk": st.just(0.25),
+        "gen_ai.operation.name": st.just("chat"),
+        "otelgw.labels.dropped": st.just(2),
+        "server.address": st.sampled_from(["a", ["a", "list"]]),
+    },
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(range(4)), OWN, OWN, st.sampled_from([SpanKind.SERVER, SpanKind.CLIENT]), st.booleans()
+        ),
+        max_size=40,
+    )
+)
+def test_attributes_in_layers_are_counted_as_those_in_one_mapping_are(
+    drawn: list[tuple[int, dict[str, Any], dict[str, Any], SpanKind, bool]],
+) -> None:
+    layered, plain = Metrics(), Metrics()
+    for shared, own, common, kind, gateways in drawn:
+        layers = Layers.of((SHARED[shared], SHARED[3]), dict(own), common)
+        for metrics, attributes in ((layered, layers), (plain, dict(layers))):
+            made = ReadableSpan("span", kind=kind, start_time=10**9, end_time=2 * 10**9)
+            made._attributes = attributes
+            known = Trace(None, [made])
+            known.record = record() if gateways else None
+            metrics.observe(known)
+
+    assert shown(layered) == shown(plain)

@@ -19,6 +19,7 @@ from otelgw_collector.lane import Batch, Frozen, Item, Lane, Place, Run, letter_
 from otelgw_collector.letters import Key, Letter
 from otelgw_collector.segment_format import ADDRESSED, Entry
 from otelgw_collector.segments import SegmentReader, read_between
+from otelgw_collector.sources import Sources
 from otelgw_exporters.delivery import DONE, Exporter, Outcome, Verdict
 
 __all__ = ["Courier"]
@@ -212,14 +213,18 @@ class Courier(Generic[T]):
         if reader.skipped:
             self._warn("damage", f"{reader.skipped} bytes of segment {position.path.name} are damaged and skipped")
 
-    def _selected(self, items: Sequence[Item[T]]) -> tuple[list[ReadableSpan], list[Item[T]]]:
+    def _selected(self, items: Sequence[Item[T]]) -> tuple[Sequence[ReadableSpan], Sequence[Item[T]]]:
         """Return the spans that this destination gets, and of each one which record it is from."""
+        destination = self.lane.destination
+        if destination.together is not None and all(item.address is None for item in items):
+            found = destination.together([item.subject for item in items])
+            if found is not None:
+                return found, Sources(items, destination.select)
         spans: list[ReadableSpan] = []
         sources: list[Item[T]] = []
-        select = self.lane.destination.select
         for item in items:
             try:
-                chosen = select(item.subject)
+                chosen = destination.select(item.subject)
             except Exception as error:  # noqa: BLE001 - a record that cannot be judged is not shown
                 self.lane.counters.unselected += 1
                 self._warn("select", f"a record is withheld, its selection failed ({type(error).__name__})")

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from otelgw_collector.decoder import Decoder
+from otelgw_collector.fan_out import FanOut
 from otelgw_collector.flow import Flow, Position
 from otelgw_collector.intents import KILLED, Intents
-from otelgw_collector.lane import Item, Lane
+from otelgw_collector.lane import Lane
 from otelgw_collector.segment_format import INTENT, SETTLED, Entry
 from otelgw_collector.segments import SegmentReader, SegmentWriter, find_segments, is_waiting, name_of
 from otelgw_exporters.turn import offer_turn
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 _SETTLED = 2_000_000_000  # nanoseconds
 _AT_ONCE = 256 * 1024  # bytes of one segment that are read at a time
+_TOGETHER = 32  # records that are offered together: some milliseconds of work
 
 
 class Head(Generic[T]):
@@ -59,7 +61,7 @@ class Head(Generic[T]):
         self._clock = clock
         self.intents = intents or Intents()
         self._cursors = cursors
-        self._nothing: list[Item[T] | None] = [None] * len(lanes)
+        self._fan_out = FanOut(lanes)
         self._observe = observe
         self._killed = killed
         self._live: dict[str, SegmentReader] = {}
@@ -182,14 +184,19 @@ class Head(Generic[T]):
             self._say(f"segment {reader.path.name} cannot be read: {error.strerror}")
             return 0
         name = name_of(reader.path)
+        together: list[Entry] = []
         for entry in entries:
             if entry.kind == SETTLED:
                 self.intents.settle(entry.payload)
             elif entry.kind != INTENT:
-                self._dispatch(key, reader.path, entry)
-                offer_turn()
+                together.append(entry)
             elif name is not None:
                 self.intents.begin(name.worker, entry.payload)
+            if len(together) == _TOGETHER:
+                self._dispatch(key, reader.path, together)
+                together = []
+        if together:
+            self._dispatch(key, reader.path, together)
         if reader.skipped > skipped:
             lost = reader.skipped - skipped
             logger.error("segment %s: %d bytes before offset %d are damaged", reader.path.name, lost, reader.offset)
@@ -201,40 +208,23 @@ class Head(Generic[T]):
                         lane.pass_by(key, reader.offset)
         return reader.offset - before
 
-    def _dispatch(self, key: str, path: Path, entry: Entry) -> None:
-        """Decode a record if anybody wants it, and offer it to the lanes that follow."""
-        wanted = any(lane.following for lane in self._lanes)
-        decoded = self._decode(path, entry) if wanted or self._observe is not None else []
-        if self._observe is not None and decoded and decoded[0].address is None:
-            self._observe(decoded[0].subject)
-        now = self._clock()
-        items = self._items(Item(key, entry.end, len(entry.payload), *decoded[0])) if decoded else self._nothing
+    def _dispatch(self, key: str, path: Path, entries: Sequence[Entry]) -> None:
+        """Decode records if anybody wants them, and offer them to the lanes that follow."""
+        wanted = self._fan_out.begin()
+        if wanted or self._observe is not None:
+            for entry in entries:
+                for subject, address in self._decode(path, entry):
+                    if self._observe is not None and address is None:
+                        self._observe(subject)
+                    if wanted:
+                        self._fan_out.add(key, entry.end, len(entry.payload), subject, address)
+                offer_turn()
+        if wanted:
+            self._fan_out.gather()
+        end = entries[-1].end
         with self._flow.lock:
-            self._flow.positions[key] = Position(path, entry.end)
-            for lane, item in zip(self._lanes, items, strict=True):
-                if lane.following and not wanted:
-                    lane.following = False  # it caught up meanwhile, and reads this record itself
-                elif lane.following and item is not None and lane.wants(item.address):
-                    lane.offer(item, now)
-                elif lane.following:
-                    lane.pass_by(key, entry.end)
-
-    def _items(self, item: Item[T]) -> list[Item[T] | None]:
-        """Return a record as it is to wait for each lane."""
-        made = {id(item.subject): item}  # lanes that need the same of it share one
-        found: list[Item[T] | None] = []
-        for lane in self._lanes:
-            subject = item.subject
-            prepare = lane.destination.prepare
-            try:
-                if prepare is not None and lane.following and lane.has_room and lane.wants(item.address):
-                    subject = prepare(subject)
-            except Exception:  # noqa: BLE001 - the courier finds out which span it is, and what becomes of it
-                subject = item.subject
-            if id(subject) not in made:
-                made[id(subject)] = Item(item.segment, item.end, item.size, subject, item.address)
-            found.append(made[id(subject)])
-        return found
+            self._flow.positions[key] = Position(path, end)
+            self._fan_out.offer(key, end, self._clock())
 
     def bury(self) -> bool:
         """Put what dead workers had begun on record; True if there was anything.

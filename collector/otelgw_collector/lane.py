@@ -70,6 +70,9 @@ class Destination(Generic[T]):
     ``prepare`` makes of a decoded record what is left to ``select``: the head does it as soon as it has read the
     record, so that only what is needed waits in memory. Where it fails the record waits as it is. ``delivery_time``
     limits one try of one batch, in seconds.
+
+    ``gather`` is told which records were prepared one after the other, so that they can be put together. ``together``
+    returns what ``select`` returns of each of several records, all in one, or None where they are not put together.
     """
 
     name: str
@@ -79,6 +82,8 @@ class Destination(Generic[T]):
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     delivery_time: float = 30.0
     prepare: Callable[[T], T] | None = None
+    gather: Callable[[Sequence[T]], None] | None = None
+    together: Callable[[Sequence[T]], Sequence[ReadableSpan] | None] | None = None
 
 
 class Place(NamedTuple):
@@ -163,8 +168,8 @@ class Batch:
     Times are on the lane's clock.
     """
 
-    spans: list[ReadableSpan]
-    sources: list[Item[Any]]
+    spans: Sequence[ReadableSpan]
+    sources: Sequence[Item[Any]]
     runs: tuple[Run, ...]
     number: int = 0
     began: float = 0.0
@@ -265,6 +270,12 @@ class Lane(Generic[T]):
         return len(self.queue) < batching.queue_records and self.queued_size < batching.queue_size
 
     @property
+    def room(self) -> tuple[int, int]:
+        """How many records, and bytes of records, the queue takes before it is full."""
+        batching = self.destination.batching
+        return batching.queue_records - len(self.queue), batching.queue_size - self.queued_size
+
+    @property
     def crowded(self) -> bool:
         """True while the queue is half full and the destination has not failed: there will be room soon."""
         batching = self.destination.batching
@@ -285,12 +296,32 @@ class Lane(Generic[T]):
         if not self.has_room:
             self.following = False
             return False
+        self._begin_to_wait(now)
+        self._push(item)
+        return True
+
+    def offer_all(self, items: Sequence[Item[T]], segment: str, end: int, now: float) -> None:
+        """Offer ``items`` of a segment, in order, and note that it holds nothing else up to ``end``.
+
+        Does what ``offer`` does with each and ``pass_by`` at the end; at once where all are new and there is room.
+        """
+        records, room = self.room
+        size = sum([item.size for item in items])
+        if items and items[0].end > self.read.get(segment, 0) and len(items) <= records and size <= room:
+            self._begin_to_wait(now)
+            self.queue.extend(items)
+            self.queued_size += size
+            self.read[segment] = end
+            return
+        if all(self.offer(item, now) for item in items):
+            self.pass_by(segment, end)
+
+    def _begin_to_wait(self, now: float) -> None:
+        """Note when the queue's first record is due, if it is about to come."""
         if not self.queue:
             batching = self.destination.batching
             was_idle = self.batch is None and now - self._active_at >= batching.idle
             self._due = now + (batching.first if was_idle else batching.linger)
-        self._push(item)
-        return True
 
     def take_in(self, items: Sequence[Item[T]], segment: str, offset: int) -> None:
         """Queue records that the lane has read itself, up to ``offset``; they have waited long enough.
@@ -331,6 +362,9 @@ class Lane(Generic[T]):
         batching = self.destination.batching
         items: list[Item[T]] = []
         size = 0
+        if len(self.queue) <= batching.records and self.queued_size <= batching.size:
+            items, size = list(self.queue), self.queued_size
+            self.queue.clear()
         while (
             self.queue and len(items) < batching.records and (not items or size + self.queue[0].size <= batching.size)
         ):
@@ -358,7 +392,7 @@ class Lane(Generic[T]):
         self._begun += 1
         whole = runs_of(items) if runs is None else runs
         subject = items[0].subject if items else None
-        self.batch = Batch(list(spans), list(sources), whole, self._begun, now, subject=subject)
+        self.batch = Batch(spans, sources, whole, self._begun, now, subject=subject)
         self._taken = False
         if runs is not None:
             self.thaw.popleft()
@@ -386,12 +420,14 @@ class Lane(Generic[T]):
         if batch is None:
             raise RuntimeError("there is no batch to settle")
         verdicts = outcome.verdicts
-        left: list[ReadableSpan] = []
+        left: Sequence[ReadableSpan] = ()
         dead = 0
         if verdicts.count(DONE) != len(batch.spans):
             again = [verdict.state == "retry" for verdict in verdicts]
-            left = [span for span, retry in zip(batch.spans, again, strict=True) if retry]
-            batch.sources = [source for source, retry in zip(batch.sources, again, strict=False) if retry]
+            left = batch.spans
+            if not all(again):
+                left = [span for span, retry in zip(batch.spans, again, strict=True) if retry]
+                batch.sources = [source for source, retry in zip(batch.sources, again, strict=False) if retry]
             dead = sum(verdict.state == "dead" for verdict in verdicts)
         self.counters.delivered += len(batch.spans) - len(left) - dead - outcome.rejected
         self.counters.dead += dead

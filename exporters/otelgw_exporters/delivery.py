@@ -13,10 +13,13 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+if TYPE_CHECKING:
+    from otelgw_exporters.sheaf import Sheaf
 
 __all__ = [
     "DONE",
@@ -167,10 +170,12 @@ class Exporter(SpanExporter):
     """Base of every destination. ``timeout`` is how long one delivery may take, in seconds.
 
     ``ahead``, where a destination has it, makes of a span what ``deliver`` takes in its place, and what needs less
-    memory until then. It may raise what ``UNUSABLE`` names; such a span is given to ``deliver`` as it is.
+    memory until then. It may raise what ``UNUSABLE`` names; such a span is given to ``deliver`` as it is. ``gather``
+    puts what ``ahead`` has made of several records together; ``deliver`` can be given ``Sheaves`` then.
     """
 
     ahead: Callable[[ReadableSpan], ReadableSpan] | None = None
+    gather: Callable[[Sequence[Sequence[ReadableSpan]]], Sheaf | None] | None = None
 
     def __init__(self, name: str, timeout: float = 10.0) -> None:
         self.name = name

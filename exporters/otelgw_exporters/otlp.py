@@ -29,11 +29,13 @@ from otelgw_exporters.delivery import (
     Outcome,
     Reply,
 )
+from otelgw_exporters.direct import direct
 from otelgw_exporters.errors import naming
 from otelgw_exporters.otlp_encoder import encoder
-from otelgw_exporters.otlp_post import TOO_LARGE, agent, deliver_encoded, packed, partial, post
-from otelgw_exporters.otlp_wire import EncodedSpan, assemble, to_json
+from otelgw_exporters.otlp_post import TOO_LARGE, agent, deliver_encoded, packed, partial, post, understood
+from otelgw_exporters.otlp_wire import EncodedSpan, to_json
 from otelgw_exporters.semconv import profile_of
+from otelgw_exporters.sheaf import gathered, laid_out
 
 __all__ = ["OtlpGrpcExporter", "OtlpHttpExporter"]
 
@@ -61,6 +63,7 @@ class _OtlpExporter(Exporter):
         self._max_bytes: int = self._options["max_request_bytes"]
         self._encode = encoder(profile_of(self._options)).shared()
         self.ahead = self._encode.ready
+        self.gather = gathered
 
     def _tls(self) -> http.Tls:
         paths = ("certificate", "client_key", "client_certificate")
@@ -70,14 +73,14 @@ class _OtlpExporter(Exporter):
 
     def deliver(self, spans: Sequence[ReadableSpan], deadline: float) -> Outcome:
         def send(part: Sequence[EncodedSpan]) -> Reply:
-            return self._send(assemble(part), deadline)
+            return self._send(laid_out(part), deadline)
 
         outcome = deliver_encoded(spans, self._encode, send, self._max_bytes, deadline)
         return Outcome(outcome.verdicts, outcome.rejected, self._mask(outcome.message))
 
     @abstractmethod
-    def _send(self, request: bytes, deadline: float) -> Reply:
-        """Send one assembled request."""
+    def _send(self, request: Sequence[bytes], deadline: float) -> Reply:
+        """Send one request, which comes in pieces."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {http.origin(self._endpoint)}>"
@@ -111,10 +114,10 @@ class OtlpGrpcExporter(_OtlpExporter):
         )
         self._metadata = tuple(self._headers.items())
 
-    def _send(self, request: bytes, deadline: float) -> Reply:
+    def _send(self, request: Sequence[bytes], deadline: float) -> Reply:
         left = min(self.timeout, deadline - time.monotonic())
         try:
-            response = self._call(request, timeout=max(left, 0.001), metadata=self._metadata)
+            response = self._call(b"".join(request), timeout=max(left, 0.001), metadata=self._metadata)
         except grpc.RpcError as error:
             return self._classify(error)
         except ValueError as error:  # the channel was closed by shutdown
@@ -213,15 +216,22 @@ class OtlpHttpExporter(_OtlpExporter):
         if self._gzip:
             content["content-encoding"] = "gzip"
         headers = {"user-agent": agent(), "accept-encoding": "identity"} | dict(self._headers) | content
-        self._http = http.client(name, headers=headers, tls=self._tls())
+        tls = self._tls()
+        self._http = http.client(name, headers=headers, tls=tls)
+        self._direct = direct(self._http, self._endpoint, tls, name)
 
-    def _send(self, request: bytes, deadline: float) -> Reply:
-        body = to_json(request) if self._json else request
+    def _send(self, request: Sequence[bytes], deadline: float) -> Reply:
+        if self._json:
+            request = [to_json(b"".join(request))]
         if self._gzip:
-            body = packed(body)
+            request = [packed(b"".join(request))]
         deadline = min(deadline, time.monotonic() + self.timeout)
-        return post(self._http, self._endpoint, body, deadline, self._mask, _HTTP_AGAIN)
+        if self._direct is None:
+            return post(self._http, self._endpoint, b"".join(request), deadline, self._mask, _HTTP_AGAIN)
+        return understood(self._direct.post(request, deadline, self._mask), self._mask, _HTTP_AGAIN)
 
     def shutdown(self) -> None:
         super().shutdown()
         self._http.close()
+        if self._direct is not None:
+            self._direct.close()

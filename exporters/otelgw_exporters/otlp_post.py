@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import zlib
 from collections.abc import Callable, Container, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -17,8 +18,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otelgw_exporters import http
 from otelgw_exporters.delivery import UNUSABLE, Outcome, Reply, Verdict, deliver_in_parts, to_outcome
 from otelgw_exporters.otlp_wire import EncodedSpan, split
+from otelgw_exporters.sheaf import Sheaves
 
-__all__ = ["TOO_LARGE", "agent", "deliver_encoded", "packed", "partial", "post"]
+__all__ = ["TOO_LARGE", "agent", "deliver_encoded", "packed", "partial", "post", "understood"]
 
 M = TypeVar("M", bound=Message)
 
@@ -50,7 +52,11 @@ def post(
     again: Container[int] = http.AGAIN,
 ) -> Reply:
     """Send an encoded request; ``again`` are the statuses after which it is to be tried again."""
-    answer = http.send(client, url, body, deadline, mask)
+    return understood(http.send(client, url, body, deadline, mask), mask, again)
+
+
+def understood(answer: http.Answer | Reply, mask: Callable[[str], str], again: Container[int] = http.AGAIN) -> Reply:
+    """Return what an answer to an encoded request means for its spans; ``again`` as in ``post``."""
     if isinstance(answer, Reply):
         return answer
     said = mask(_said(answer))
@@ -78,6 +84,8 @@ def deliver_encoded(
 
     ``cut`` makes requests of the encoded spans.
     """
+    if isinstance(spans, Sheaves):
+        return _deliver_sheaves(spans, encode, send, max_bytes, deadline, cut)
     verdicts: list[Verdict | None] = []
     try:
         encoded = [encode(span) for span in spans]
@@ -89,6 +97,32 @@ def deliver_encoded(
         return outcome
     sent = iter(outcome.verdicts)
     return Outcome(tuple(verdict or next(sent) for verdict in verdicts), outcome.rejected, outcome.message)
+
+
+def _deliver_sheaves(
+    spans: Sheaves,
+    encode: Callable[[ReadableSpan], EncodedSpan],
+    send: Callable[[Sequence[EncodedSpan]], Reply],
+    max_bytes: int,
+    deadline: float,
+    cut: Callable[[Sequence[EncodedSpan], int], list[Sequence[EncodedSpan]]],
+) -> Outcome:
+    """Send all of it in one request if it may be one; what is not taken so is delivered as any other spans are."""
+    try:
+        encoded, size = spans.encoded(encode)
+    except UNUSABLE:
+        size = max_bytes + 1
+    if not spans or size > max_bytes or time.monotonic() >= deadline:
+        return deliver_encoded(list(spans), encode, send, max_bytes, deadline, cut)
+    reply = send(encoded)
+    if reply.kind in {"accepted", "again"}:
+        return to_outcome([(spans, reply)])
+    answered = [reply]  # to the whole, which the first part is
+
+    def go_on(part: Sequence[EncodedSpan]) -> Reply:
+        return answered.pop() if answered else send(part)
+
+    return deliver_encoded(list(spans), encode, go_on, max_bytes, deadline, cut)
 
 
 def _encodable(

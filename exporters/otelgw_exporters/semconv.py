@@ -185,7 +185,7 @@ class _Dialect:
     """How a vocabulary differs from the newest one. ``values`` applies to scalars and to the members of lists."""
 
     renames: Mapping[str, str] = field(default_factory=dict)
-    values: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     doubles: frozenset[str] = frozenset()
 
 
@@ -314,8 +314,10 @@ def _in_words_of(name: str, attributes: Mapping[str, Any], *, bodies: bool) -> d
     return made | {key: attributes[key] for key in BODIES & attributes.keys()} if bodies else made
 
 
-def _translated(value: Any, words: Mapping[Any, Any]) -> Any:
-    return [words.get(item, item) for item in value] if _is_list(value) else words.get(value, value)
+def _translated(value: Any, words: Mapping[str, str]) -> Any:
+    if _is_list(value):
+        return [_translated(item, words) for item in value]
+    return words.get(value, value) if isinstance(value, str) else value
 
 
 @lru_cache(maxsize=32)

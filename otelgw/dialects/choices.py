@@ -36,6 +36,8 @@ _REASONS = {
     "model_length": "length",
 }
 
+# What a message may hold beside its content.
+_BESIDE = frozenset({"audio", "function_call", "reasoning", "reasoning_content", "refusal", "tool_calls"})
 # Inside a JSON string every quote is escaped, so this matches keys only.
 _REASON = re.compile(rb'"finish_reason"\s*:\s*"([a-z_]{1,32})"')
 
@@ -83,6 +85,8 @@ def output_message(message: Any, reason: Any) -> dict[str, Any]:
 
 def assistant_parts(message: dict[str, Any]) -> list[Part]:
     """Return what an assistant's message holds: its thoughts, its words, its refusal, its voice, its tool calls."""
+    if not [key for key, value in message.items() if value and key in _BESIDE]:
+        return parts.from_content(message.get("content"))
     found: list[Part] = []
     thought = string(message.get("reasoning_content")) or string(message.get("reasoning"))
     if thought:

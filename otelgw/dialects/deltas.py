@@ -83,7 +83,7 @@ class _Choice:
             if value is None:
                 continue
             if key in _TEXTS:
-                self._add_text(key, value)
+                self.say(key, value)
             elif key == "tool_calls":
                 for call in mappings(value):
                     self._call(call).add(call)
@@ -97,7 +97,8 @@ class _Choice:
             else:
                 grow(self._others, key, value)
 
-    def _add_text(self, key: str, value: Any) -> None:
+    def say(self, key: str, value: Any) -> None:
+        """Go on with one of the texts of the message."""
         if isinstance(value, str):
             if self._items and key == "content":
                 self._items.append({"type": "text", "text": value})
@@ -179,6 +180,10 @@ class StreamedAnswer:
             if choice is None:
                 choice = self._choices[place] = _Choice()
             choice.add(piece)
+
+    def say(self, choice: int, field: str, text: str) -> None:
+        """Go on with a text of a choice that has begun."""
+        self._choices[choice].say(field, text)
 
     def messages(self) -> list[dict[str, Any]]:
         """Return the message of each choice, in the order of their indexes."""

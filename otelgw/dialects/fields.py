@@ -46,8 +46,9 @@ def integer(value: Any) -> int | None:
 
 def count(value: Any) -> int | None:
     """Return an integer that is not negative, else None."""
-    whole = value if type(value) is int else integer(value)
-    return whole if whole is not None and 0 <= whole < _INT64 else None
+    if type(value) is not int:
+        value = integer(value)
+    return value if value is not None and 0 <= value < _INT64 else None
 
 
 def number(value: Any) -> float | None:

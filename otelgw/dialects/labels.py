@@ -7,6 +7,7 @@ Callers choose them, so they are bounded. What is too much, or of a type that sa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,7 +16,10 @@ from otelgw.dialects.credentials import is_secret, redacted
 from otelgw.dialects.fields import string
 from otelgw_exporters import semconv
 
-__all__ = ["from_metadata", "from_request", "is_label", "joined"]
+__all__ = ["FIELDS", "from_metadata", "from_request", "is_label", "joined"]
+
+FIELDS = frozenset({"litellm_metadata", "metadata", "safety_identifier", "tags", "user"})
+"""The fields of a request that ``from_request`` reads."""
 
 _IDENTIFIER = 1024  # characters of an id chosen by the caller
 _TAGS = 64
@@ -81,6 +85,7 @@ def joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return found
 
 
+@lru_cache(maxsize=4096)
 def is_label(attribute: str) -> bool:
     """Say whether ``attribute`` belongs on every span of a request."""
     return attribute.startswith("otelgw.") or attribute in (semconv.USER_ID, semconv.SESSION_ID)

@@ -23,6 +23,7 @@ from otelgw.dialects.fields import (
     strings,
     taken,
 )
+from otelgw.dialects.frames import Frames
 from otelgw.dialects.usage import read_usage
 from otelgw_exporters import semconv
 
@@ -51,6 +52,11 @@ _REQUEST: Table = (
 )
 _OUTPUT_TYPES = {"text": "text", "json_object": "json", "json_schema": "json"}
 _TOOL_ROLES = ("tool", "function")
+_SPEAKERS = frozenset({"assistant", "developer", "system", "user"})
+# Where none of these is asked for, nothing has to be looked for beyond the parameters and the messages.
+_BEYOND = frozenset(
+    {"functions", "modalities", "reasoning", "response_format", "tools", *labels.FIELDS},
+)
 
 
 def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> Facts:  # noqa: ARG001
@@ -60,18 +66,28 @@ def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> F
         return NOTHING
     attributes = taken(request, _REQUEST)
     attributes[semconv.OPENAI_API_TYPE] = "chat_completions"
+    content: dict[str, Any] = {}
+    messages = [_input_message(message) for message in mappings(request.get("messages"))]
+    if messages:
+        content[semconv.GEN_AI_INPUT_MESSAGES] = messages
+    if not _BEYOND.isdisjoint(request):
+        attributes |= _beyond(request)
+        offered = tools.definitions(request)
+        if offered:
+            content[semconv.GEN_AI_TOOL_DEFINITIONS] = offered
+    return Facts(attributes, content, complete=whole)
+
+
+def _beyond(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a request that no table has."""
+    found: dict[str, Any] = {}
     effort = string(mapping(request.get("reasoning")).get("effort"))
     if effort:
-        attributes[semconv.GEN_AI_REQUEST_REASONING_LEVEL] = effort
+        found[semconv.GEN_AI_REQUEST_REASONING_LEVEL] = effort
     output_type = _output_type(request)
     if output_type:
-        attributes[semconv.GEN_AI_OUTPUT_TYPE] = output_type
-    attributes |= labels.from_request(request)
-    content = {
-        semconv.GEN_AI_INPUT_MESSAGES: [_input_message(message) for message in mappings(request.get("messages"))],
-        semconv.GEN_AI_TOOL_DEFINITIONS: tools.definitions(request),
-    }
-    return Facts(attributes, {key: value for key, value in content.items() if value}, complete=whole)
+        found[semconv.GEN_AI_OUTPUT_TYPE] = output_type
+    return found | labels.from_request(request)
 
 
 def _output_type(request: dict[str, Any]) -> str | None:
@@ -83,7 +99,10 @@ def _output_type(request: dict[str, Any]) -> str | None:
 
 
 def _input_message(message: dict[str, Any]) -> dict[str, Any]:
-    role = string(message.get("role")) or "user"
+    given, content = message.get("role"), message.get("content")
+    if type(content) is str and content and len(message) == 2 and type(given) is str and given in _SPEAKERS:
+        return {"role": given, "parts": [{"type": "text", "content": content}]}  # as nearly all are
+    role = string(given) or "user"
     if role in _TOOL_ROLES:
         found = [parts.tool_response(message.get("tool_call_id"), _tool_result(message.get("content")))]
     elif role == "assistant":
@@ -132,7 +151,13 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
     usage: Usage | None = None
     failure = NO_FAILURE
     done = False
-    for event in sse.events(body, tail):
+    stream, frames, at = sse.whole(body, tail), Frames(), 0
+    while at < len(stream):
+        block = sse.block(stream, at)
+        at += len(block) + 2
+        event = sse.event(block)
+        if event is None:
+            continue
         if event.data == sse.DONE:
             done = True
             continue
@@ -146,6 +171,10 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
             unknown = tuple(row for row in unknown if row[1] not in attributes)
         usage = read_usage(chunk.get("usage") or mapping(chunk.get("x_groq")).get("usage")) or usage
         streamed.add(chunk)
+        run = frames.run(stream, at, block, chunk)
+        if run is not None:
+            streamed.say(run.choice, run.field, run.text)
+            at += run.length
     messages = streamed.messages()
     reasons = streamed.reasons()
     if reasons:

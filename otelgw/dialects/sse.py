@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["DONE", "Event", "Reader", "events", "is_stream"]
+__all__ = ["DONE", "Event", "Reader", "block", "event", "events", "is_stream", "whole"]
 
 DONE = b"[DONE]"
 _BOM = b"\xef\xbb\xbf"
@@ -38,19 +38,34 @@ def events(body: bytes, tail: bytes = b"") -> Iterator[Event]:
 
     The event that a cut goes through may come out damaged; what stands before and behind it does not.
     """
+    for each in whole(body, tail).split(b"\n\n"):
+        found = event(each)
+        if found is not None:
+            yield found
+
+
+def whole(body: bytes, tail: bytes = b"") -> bytes:
+    """Return a stream in one piece, every line of it ended by LF."""
     body = body.removeprefix(_BOM)
     if tail:
         body = body + b"\n\n" + tail
     if b"\r" in body:
         body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    for block in body.split(b"\n\n"):
-        # Nearly all events are one line of data; the general way costs five times as much.
-        if block.startswith(_DATA) and b"\n" not in block:
-            yield Event(block[6:])
-        elif block:
-            event = _event(block.split(b"\n"))
-            if event is not None:
-                yield event
+    return body
+
+
+def block(stream: bytes, at: int) -> bytes:
+    """Return the lines of a ``whole`` stream from ``at`` up to the next blank one: an ``event``, mostly."""
+    end = stream.find(b"\n\n", at)
+    return stream[at:end] if end >= 0 else stream[at:]
+
+
+def event(lines: bytes) -> Event | None:
+    """Return the event in the lines between two blank ones, if there is one."""
+    # Nearly all events are one line of data; the general way costs five times as much.
+    if lines.startswith(_DATA) and b"\n" not in lines:
+        return Event(lines[6:])
+    return _event(lines.split(b"\n")) if lines else None
 
 
 def _event(lines: list[bytes]) -> Event | None:
@@ -104,10 +119,10 @@ class Reader:
             self._lines.append(bytes(self._pending))
             self._pending.clear()
         if self._lines:
-            event = _event(self._lines)
+            ended = _event(self._lines)
             self._lines = []
-            if event is not None:
-                found.append(event)
+            if ended is not None:
+                found.append(ended)
         return found
 
     def _take(self, *, at_end: bool) -> list[Event]:
@@ -123,8 +138,8 @@ class Reader:
             if line:
                 self._lines.append(line)
             elif self._lines:
-                event = _event(self._lines)
+                ended = _event(self._lines)
                 self._lines = []
-                if event is not None:
-                    found.append(event)
+                if ended is not None:
+                    found.append(ended)
         return found

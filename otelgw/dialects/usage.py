@@ -11,37 +11,49 @@ from collections.abc import Mapping
 from typing import Any
 
 from otelgw.dialects.facts import Usage
-from otelgw.dialects.fields import count, mapping, number
+from otelgw.dialects.fields import count, number
 
 __all__ = ["read_usage"]
+
+_GIVEN = ("prompt_tokens", "input_tokens")
+_MADE = ("completion_tokens", "output_tokens")
+_TOTALS = ("given", "made", "total")
+# The parts of a total: chat calls them one way, responses and images another, transcriptions a third.
+_GIVEN_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
+_MADE_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+_NO_DETAILS: Mapping[str, Any] = {}
+_READ, _READ_BESIDE = ("cached_tokens",), ("prompt_cache_hit_tokens", "cache_read_input_tokens")
+_WRITTEN, _WRITTEN_BESIDE = ("cache_write_tokens", "cache_creation_tokens"), ("cache_creation_input_tokens",)
 
 
 def read_usage(value: Any) -> Usage | None:
     """Return the token counts in a ``usage`` object; None where it reports none."""
     if not isinstance(value, dict):
         return None
-    given = _first(value, "prompt_tokens", "input_tokens")
-    made = _first(value, "completion_tokens", "output_tokens")
+    given = _first(value, _GIVEN)
+    made = _first(value, _MADE)
     total = count(value.get("total_tokens"))
-    put = _details(value, "prompt_tokens_details", "input_tokens_details", "input_token_details")
-    got = _details(value, "completion_tokens_details", "output_tokens_details", "output_token_details")
-    read = _first(put, "cached_tokens") if put else None
+    if len(value) == len(_TOTALS) and given is not None and made is not None and total == given + made:
+        return Usage(input=given, output=made)  # these three and nothing beside them
+    put = _details(value, _GIVEN_DETAILS)
+    got = _details(value, _MADE_DETAILS)
+    read = _first(put, _READ) if put else None
     if read is None:
-        read = _first(value, "prompt_cache_hit_tokens", "cache_read_input_tokens")
-    written = _first(put, "cache_write_tokens", "cache_creation_tokens") if put else None
+        read = _first(value, _READ_BESIDE)
+    written = _first(put, _WRITTEN) if put else None
     if written is None:
-        written = _first(value, "cache_creation_input_tokens")
+        written = _first(value, _WRITTEN_BESIDE)
     given, made = _inclusive(given, made, total, (read or 0) + (written or 0))
     usage = Usage(
         input=given,
         output=made,
         cache_read=read,
         cache_write=written,
-        reasoning=_first(got, "reasoning_tokens") if got else None,
-        audio_input=_first(put, "audio_tokens") if put else None,
-        audio_output=_first(got, "audio_tokens") if got else None,
-        image_input=_first(put, "image_tokens") if put else None,
-        image_output=_first(got, "image_tokens") if got else None,
+        reasoning=count(got.get("reasoning_tokens")),
+        audio_input=count(put.get("audio_tokens")),
+        audio_output=count(got.get("audio_tokens")),
+        image_input=count(put.get("image_tokens")),
+        image_output=count(got.get("image_tokens")),
         cost=_cost(value),
     )
     return usage if usage != _NONE else None
@@ -50,12 +62,15 @@ def read_usage(value: Any) -> Usage | None:
 _NONE = Usage()
 
 
-def _details(value: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """Return the parts of a total: chat calls them one way, responses and images another, transcriptions a third."""
-    return next((found for name in names if (found := mapping(value.get(name)))), {})
+def _details(value: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
+    for name in names:
+        found = value.get(name)
+        if found and isinstance(found, dict):
+            return found
+    return _NO_DETAILS
 
 
-def _first(source: Mapping[str, Any], *names: str) -> int | None:
+def _first(source: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     for name in names:
         if name in source:
             found = count(source[name])

@@ -25,6 +25,7 @@ from otelgw_exporters import semconv
 __all__ = ["Generation", "facts_without_content", "read"]
 
 _CLIENT_ERROR = 400
+_OPENING = (b"{", b"[")
 _TRUNCATED = "upstream_truncated"
 _NO_JSON = "upstream_bad_response"
 _FETCH = "fetch_response"  # the conventions: no usage for an answer that is only fetched again
@@ -75,13 +76,8 @@ class _Bodies(NamedTuple):
 def read(record: Record) -> Generation:
     """Return what ``record`` says of its generation; of a route without one, its labels and its error."""
     bodies = _read_bodies(record, as_sent=True) if record.content else _bodies_from_facts(record.facts)
-    labels: dict[str, Any] = {}
-    attributes: dict[str, Any] = {}
-    for key, value in bodies.request.items():
-        if is_label(key):
-            labels[key] = value
-        else:
-            attributes[key] = value
+    attributes = dict(bodies.request)
+    labels = {key: attributes.pop(key) for key in bodies.request if is_label(key)}
     if record.metadata:
         labels = joined(labels, from_metadata(record.metadata))
     if record.labels:
@@ -141,7 +137,8 @@ def _add_whole_bodies(content: dict[str, Any], status: int, asked: Body, answere
 
 
 def _is_json(body: Body) -> bool:
-    return not body.tail and body.head[:64].lstrip()[:1] in (b"{", b"[")
+    head = body.head
+    return not body.tail and (head[:1] in _OPENING or head[:64].lstrip()[:1] in _OPENING)
 
 
 def _end_error(facts: Facts, capture: Capture, status: int, stream: bool) -> str:

@@ -48,7 +48,7 @@ class AttributeLimits:
                 room -= 1
             else:
                 dropped += 1
-        kept: dict[str, Any] = Layers(core.shared, own)
+        kept: Mapping[str, Any] = Layers(core.shared, own, core.common)
         if self.length is not None:
             kept = {key: _cut(value, self.length, _DEPTH) for key, value in kept.items()}
         if not dropped:

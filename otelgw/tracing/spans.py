@@ -13,7 +13,7 @@ are the record's, so building the same record twice gives the same spans.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -21,12 +21,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
 from otelgw.dialects.credentials import redacted_url
 from otelgw.tracing import generation
 from otelgw.tracing.generation import Generation
 from otelgw.tracing.limits import AttributeLimits
-from otelgw.tracing.record import Attempt, Caller, Capture, Record, Target
+from otelgw.tracing.record import Attempt, Caller, Capture, Headers, Record, Target
 from otelgw_collector.trace_state import carried
 from otelgw_exporters import semconv
 from otelgw_exporters.layers import Layers
@@ -41,6 +42,10 @@ _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "P
 _LIMITS = AttributeLimits()
 _SHARED = 4096  # sets of attributes of each kind that are kept for the next spans like these
 _UNSET = Status(StatusCode.UNSET)
+_NOTHING: Mapping[str, Any] = {}
+_context = tuple.__new__
+# What is known of the deployment prevails over what was asked for.
+_TWICE = (semconv.GEN_AI_REQUEST_MODEL, semconv.GEN_AI_REQUEST_STREAM)
 _LABELS = (semconv.OTELGW_LABELS_DROPPED, semconv.OTELGW_TAGS, semconv.SESSION_ID)
 
 
@@ -52,6 +57,40 @@ def build(
     Messages are structured values; ``otelgw_exporters.semconv.profile`` shapes them for a destination.
     """
     return _Builder(record, resource, scope, limits).spans()
+
+
+class _Span(ReadableSpan):
+    """A span of the SDK's, made without the constructor: that one takes three times as long."""
+
+    _instrumentation_info = None
+    _events = ()
+
+    def __init__(
+        self,
+        builder: _Builder,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        status: Status,
+        start: int,
+        end: int,
+        links: tuple[Link, ...] = (),
+    ) -> None:
+        """``start`` and ``end`` are nanoseconds after the record's start."""
+        began = builder.record.start
+        self._name = name
+        self._context = context
+        self._parent = parent
+        self._kind = kind
+        self._attributes = attributes
+        self._status = status
+        self._start_time = began + start
+        self._end_time = began + max(start, end)
+        self._links = links
+        self._resource = builder.resource
+        self._instrumentation_scope = builder.scope
 
 
 class _Builder:
@@ -69,57 +108,40 @@ class _Builder:
         self.state = carried(record.trace_state)
         self.end = record.end or _last_moment(record)
         self.read: Generation = generation.read(record)
+        labels = self.read.labels
         self.who = _who(record.target.alias, record.caller)
-        self.labels = _labels(record, self.read.labels)
-        self.metadata = (
-            {key: value for key, value in self.read.labels.items() if key.startswith(semconv.OTELGW_METADATA)}
-            if self.read.labels
-            else {}
+        self.common = _common(record, labels)
+        # Without labels, whose names are anybody's, and facts, which another version may have written, no name stands
+        # in two of the tables, but for those in _TWICE.
+        self.plain = record.content and not labels and not record.labels
+        self.metadata: Mapping[str, Any] = (
+            {key: value for key, value in labels.items() if key.startswith(semconv.OTELGW_METADATA)}
+            if labels
+            else _NOTHING
         )
 
     def spans(self) -> list[ReadableSpan]:
         record = self.record
-        server = self.context(record.span_id)
-        found = [self.server_span(server)]
-        parent = server
+        server = parent = self.context(record.span_id)
+        found: list[ReadableSpan] = [self.server_span(server)]
         if record.generation_span_id:
             parent = self.context(record.generation_span_id)
             found.append(self.generation_span(parent, server))
         found += [self.attempt_span(attempt, parent) for attempt in record.attempts]
         return found
 
-    def context(self, span_id: str, *, remote: bool = False) -> SpanContext:
-        return SpanContext(self.trace_id, int(span_id, 16), remote, self.flags, self.state)
-
-    def span(
-        self,
-        name: str,
-        context: SpanContext,
-        parent: SpanContext | None,
-        kind: SpanKind,
-        attributes: Mapping[str, Any],
-        status: Status,
-        times: tuple[int, int],
-        links: Sequence[Link] = (),
-    ) -> ReadableSpan:
-        start = self.record.start
-        return ReadableSpan(
-            name=name,
-            context=context,
-            parent=parent,
-            resource=self.resource,
-            attributes=attributes,
-            links=links,
-            kind=kind,
-            status=status,
-            start_time=start + times[0],
-            end_time=start + max(times),
-            instrumentation_scope=self.scope,
-        )
+    def context(self, span_id: str) -> SpanContext:
+        trace_id, number, flags = self.trace_id, int(span_id, 16), self.flags
+        if self.state is None and trace_id and number:
+            # What the constructor makes of these, without asking again whether they are valid.
+            return _context(SpanContext, (trace_id, number, False, flags, DEFAULT_TRACE_STATE, True))
+        return SpanContext(trace_id, number, is_remote=False, trace_flags=flags, trace_state=self.state)
 
     def attributes(self, shared: Mapping[str, Any], own: dict[str, Any], extra: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a span's attributes: what it shares with spans like it, its own, the request's, and extras."""
-        return self.limits.applied(Layers.of((shared, self.who), own | self.labels), extra)
+        made = Layers if self.plain else Layers.of
+        layers = made((shared, self.who), own, self.common)
+        return self.limits.applied(layers, extra) if extra or self.limits.length is not None else layers
 
     def server_span(self, context: SpanContext) -> ReadableSpan:
         record = self.record
@@ -129,7 +151,8 @@ class _Builder:
             # What stands on the generation's span otherwise. Without attempts this says that there is no such span.
             own[semconv.OTELGW_ATTEMPTS] = len(record.attempts)
             own |= {key: value for key, value in self.read.content.items() if key in semconv.BODIES}
-            own |= _raw_request(record)
+            if record.raw_request:
+                own[semconv.OTELGW_RAW_REQUEST] = record.raw_request
         error = record.error_type or (str(record.status) if record.status >= _SERVER_ERROR else "")
         if error:
             own[semconv.ERROR_TYPE] = error
@@ -137,41 +160,54 @@ class _Builder:
         message = self.read.error_message if not record.generation_span_id or record.error_message else ""
         if message and not failed:
             own[semconv.OTELGW_ERROR_MESSAGE] = message
-        parent = self.context(record.parent_span_id, remote=True) if record.parent_span_id else None
-        extra = _headers(record.request_headers, record.response_headers)
-        extra |= self.metadata
+        extra = self.brought(record.request_headers, record.response_headers)
         if record.baggage:
-            extra |= {key: value for key, value in record.baggage.items() if not key.startswith("gen_ai.")}
-        return self.span(
+            extra = {**extra, **{key: value for key, value in record.baggage.items() if not key.startswith("gen_ai.")}}
+        return _Span(
+            self,
             f"{method} {record.route}" if record.route else method,
             context,
-            parent,
+            self.caller(),
             SpanKind.SERVER,
             self.attributes(_endpoint(record), own, extra),
             _failed(message) if failed else _UNSET,
-            (0, self.end),
-            _links(record),
+            0,
+            self.end,
+            _links(record) if record.link_trace_id else (),
         )
+
+    def caller(self) -> SpanContext | None:
+        """Return the context that the request came with, where its trace goes on here."""
+        span_id = self.record.parent_span_id
+        return SpanContext(self.trace_id, int(span_id, 16), True, self.flags, self.state) if span_id else None
 
     def generation_span(self, context: SpanContext, parent: SpanContext) -> ReadableSpan:
         record, read = self.record, self.read
-        shared = _called(record.target, record.stream)
-        own = read.attributes | _generation_attributes(record)
+        own = read.attributes
+        _add_generation_attributes(own, record)
         if read.error_type:
             own[semconv.ERROR_TYPE] = read.error_type
         own |= read.content
-        own |= _raw_request(record)
-        attributes = self.attributes(shared, own, self.metadata | record.baggage)
-        model = attributes.get(semconv.GEN_AI_REQUEST_MODEL)
+        if record.raw_request:
+            own[semconv.OTELGW_RAW_REQUEST] = record.raw_request
+        extra = {**self.metadata, **record.baggage} if record.baggage else self.metadata
+        called = _called(record.target, record.stream)
+        for key in _TWICE:
+            if key in called and key in own:
+                del own[key]
+        attributes = self.attributes(called, own, extra)
+        model = (self.limits.length is None and record.target.model) or attributes.get(semconv.GEN_AI_REQUEST_MODEL)
         operation = record.target.operation
-        return self.span(
+        return _Span(
+            self,
             f"{operation} {model}" if model else operation,
             context,
             parent,
             SpanKind.CLIENT,
             attributes,
             _failed(read.error_message) if read.error_type else _UNSET,
-            (record.upstream_start, record.generation_end or self.end),
+            record.upstream_start,
+            record.generation_end or self.end,
         )
 
     def attempt_span(self, attempt: Attempt, parent: SpanContext) -> ReadableSpan:
@@ -183,35 +219,35 @@ class _Builder:
         error = attempt.error_type or (str(attempt.status) if attempt.status >= _CLIENT_ERROR else "")
         if error:
             own[semconv.ERROR_TYPE] = error
-        extra = _headers(attempt.request_headers, attempt.response_headers)
-        extra |= self.metadata
-        return self.span(
+        extra = self.brought(attempt.request_headers, attempt.response_headers)
+        return _Span(
+            self,
             attempt.method if attempt.method in _METHODS else "HTTP",
             self.context(attempt.span_id),
             parent,
             SpanKind.CLIENT,
             self.attributes(_tried(attempt), own, extra),
             _failed("") if error else _UNSET,
-            (attempt.start, attempt.end or self.record.generation_end or self.end),
+            attempt.start,
+            attempt.end or self.record.generation_end or self.end,
         )
 
-
-def _raw_request(record: Record) -> dict[str, str]:
-    return {semconv.OTELGW_RAW_REQUEST: record.raw_request} if record.raw_request else {}
+    def brought(self, request: Headers, response: Headers) -> Mapping[str, Any]:
+        """Return what a span has from its callers: headers, if they are recorded, and metadata."""
+        return {**_headers(request, response), **self.metadata} if request or response else self.metadata
 
 
 def _server_attributes(record: Record) -> dict[str, Any]:
     """Return what is the request's own; ``_endpoint`` has the rest."""
     found: dict[str, Any] = {}
-    _put(
-        found,
-        (
-            (semconv.CLIENT_ADDRESS, record.client_address),
-            (semconv.HTTP_REQUEST_BODY_SIZE, record.request.size),
-            (semconv.HTTP_RESPONSE_BODY_SIZE, record.sent_bytes),
-            (semconv.OTELGW_REQUEST_CREDENTIALS, record.credentials),
-        ),
-    )
+    if record.client_address:
+        found[semconv.CLIENT_ADDRESS] = record.client_address
+    if record.request.size:
+        found[semconv.HTTP_REQUEST_BODY_SIZE] = record.request.size
+    if record.sent_bytes:
+        found[semconv.HTTP_RESPONSE_BODY_SIZE] = record.sent_bytes
+    if record.credentials:
+        found[semconv.OTELGW_REQUEST_CREDENTIALS] = record.credentials
     if record.link_trace_id:
         found[semconv.OTELGW_CALLER_TRACE_ID] = record.link_trace_id
         found[semconv.OTELGW_CALLER_SPAN_ID] = record.link_span_id
@@ -281,8 +317,7 @@ def _called(target: Target, stream: bool) -> Mapping[str, Any]:
     return found
 
 
-def _generation_attributes(record: Record) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _add_generation_attributes(found: dict[str, Any], record: Record) -> None:
     if record.stream and record.first_byte and record.status < _CLIENT_ERROR:
         waited = (record.first_byte - record.upstream_start) / _SECOND
         found[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = max(0.0, waited)
@@ -290,9 +325,9 @@ def _generation_attributes(record: Record) -> dict[str, Any]:
     overhead = _overhead(record)
     if overhead is not None:
         found[semconv.OTELGW_OVERHEAD_DURATION] = overhead
-    _put(found, _capture_marks(record.request, *_REQUEST_MARKS))
-    _put(found, _capture_marks(record.response, *_RESPONSE_MARKS))
-    return found
+    for capture, names in ((record.request, _REQUEST_MARKS), (record.response, _RESPONSE_MARKS)):
+        if capture.sha256 and not capture.withheld:
+            _put(found, _capture_marks(capture, *names))
 
 
 _REQUEST_MARKS = (semconv.OTELGW_REQUEST_TRUNCATED, semconv.OTELGW_REQUEST_SHA256, semconv.OTELGW_REQUEST_MEDIA_TYPE)
@@ -305,8 +340,6 @@ _RESPONSE_MARKS = (
 
 def _capture_marks(capture: Capture, truncated: str, sha256: str, media_type: str) -> Iterable[tuple[str, Any]]:
     """Say of a body that is not recorded whole that it is not, and which one it was."""
-    if not capture.sha256 or capture.withheld:
-        return ()
     held = bool(capture.head or capture.tail)
     # Without its parameters: a multipart boundary is new with every request.
     essence = "" if held else capture.content_type.partition(";")[0].strip()
@@ -376,18 +409,14 @@ def _who(alias: str, caller: Caller) -> Mapping[str, Any]:
     return found
 
 
-def _labels(record: Record, labels: Mapping[str, Any]) -> dict[str, Any]:
+def _common(record: Record, labels: Mapping[str, Any]) -> dict[str, Any]:
     """Return what stands on every span of this request, apart from the caller's metadata."""
-    found: dict[str, Any] = {semconv.OTELGW_CALL_ID: record.call_id, **record.labels}
+    found: dict[str, Any] = {semconv.OTELGW_CALL_ID: record.call_id}
     user = record.caller.user_id
+    if record.labels:
+        found |= record.labels
     if labels:
-        _put(
-            found,
-            (
-                (key, labels.get(key))
-                for key in (semconv.OTELGW_LABELS_DROPPED, semconv.OTELGW_TAGS, semconv.SESSION_ID)
-            ),
-        )
+        _put(found, ((key, labels.get(key)) for key in _LABELS))
         user = labels.get(semconv.USER_ID) or user
     if user:
         found[semconv.USER_ID] = user
@@ -399,7 +428,7 @@ def _put(attributes: dict[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
     attributes |= {key: value for key, value in pairs if value}
 
 
-def _headers(request: list[tuple[str, str]], response: list[tuple[str, str]]) -> dict[str, Any]:
+def _headers(request: Headers, response: Headers) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for prefix, headers in ((semconv.HTTP_REQUEST_HEADER, request), (semconv.HTTP_RESPONSE_HEADER, response)):
         for name, value in headers:

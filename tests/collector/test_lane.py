@@ -140,3 +140,33 @@ def test_no_cursor_ever_passes_a_record_that_is_not_dealt_with(steps: list[str])
         assert one.queued_size == sum(each.size for each in one.queue)
     if one.idle:
         assert one.done == one.read
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.lists(st.integers(1, 40), max_size=6), st.booleans()), max_size=8),
+    st.integers(0, 20),
+)
+def test_records_that_are_offered_together_fare_as_if_offered_one_by_one(
+    offers: list[tuple[int, list[int], bool]], read_already: int
+) -> None:
+    one, other = lane(), lane()
+    for each in (one, other):
+        each.read["a"] = read_already
+    end, now = 0, 0.0
+    for gap, sizes, take in offers:
+        items = [item(end + gap * (number + 1), size) for number, size in enumerate(sizes)]
+        end += gap * (len(sizes) + 1)
+        now += gap
+        if one.following:
+            one.offer_all(items, "a", end, now)
+        if other.following and all([other.offer(each, now) for each in items if other.following]):  # noqa: C419
+            other.pass_by("a", end)
+        if take and one.queue:
+            for each in (one, other):
+                taken = each.take(now)
+                each.begin(spans(taken), taken)
+                each.settle(outcome(*["done"] * len(taken)), now, lambda: 1)
+
+        for known in ("queue", "queued_size", "read", "done", "following", "counters"):
+            assert getattr(one, known) == getattr(other, known), known
+        assert one.pause(now, draining=False) == other.pause(now, draining=False)

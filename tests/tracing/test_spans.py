@@ -13,12 +13,14 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags, format_span_id, format_trace_id
 
 from otelgw.tracing import spans
 from otelgw.tracing.limits import AttributeLimits
 from otelgw.tracing.record import Capture, Record, capture_whole, decode, encode
+from otelgw_collector.trace_state import carried
 from otelgw_exporters import semconv
+from otelgw_exporters.layers import Layers
 from tests.dialects import wire
 from tests.dialects.conventions import SCHEMAS, check_attributes, check_content
 from tests.tracing.records import ASKED, CHAT, MS, START, attempt, record, refused, scenarios, streamed, withheld
@@ -118,6 +120,39 @@ def test_every_scenario_can_be_encoded_as_otlp(name: str) -> None:
 def test_the_same_record_gives_the_same_spans() -> None:
     made = scenarios()["success"]
     assert [shown(span) for span in build(made)] == [shown(span) for span in build(made)]
+
+
+@pytest.mark.parametrize("changes", [{}, {"trace_state": ""}, {"trace_state": "", "trace_flags": 0}])
+def test_contexts_are_those_that_the_sdk_makes(changes: dict[str, Any]) -> None:
+    made = record(**changes)
+    state = carried(made.trace_state)
+
+    for span in build(made):
+        context = span.context
+        assert context is not None
+        made_anew = SpanContext(context.trace_id, context.span_id, False, TraceFlags(made.trace_flags), state)
+        assert tuple(context) == tuple(made_anew)
+        assert isinstance(context, SpanContext)
+        assert isinstance(context.trace_flags, TraceFlags)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_no_attribute_stands_twice_on_a_span(name: str) -> None:
+    for labels in ({}, {"gen_ai.request.model": "label", "error.type": "label", "http.route": "label", "a": "b"}):
+        made = scenarios()[name]
+        made.labels = labels
+        for span in build(made):
+            layers = span._attributes
+            assert isinstance(layers, Layers)
+            assert len(layers) == len(attributes_of(span))
+
+
+def test_a_built_span_has_all_that_one_from_the_constructor_has() -> None:
+    names = vars(ReadableSpan("x")).keys()
+
+    for span in build(record()):
+        assert all(hasattr(span, name) for name in names)
+        assert json.loads(span.to_json())["name"] == span.name
 
 
 @pytest.mark.parametrize(
