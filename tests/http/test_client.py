@@ -11,7 +11,7 @@ import pytest
 
 from otelgw.config.settings import Limits
 from otelgw.errors import RequestRefused
-from otelgw.http.client import UpstreamTransport
+from otelgw.http.client import UpstreamTransport, build_request
 from otelgw.http.roundtrip import BUFFER
 from tests.http import upstream_calls
 from tests.http.upstream_calls import Client, Run, chunks, read, reused
@@ -253,5 +253,20 @@ def test_a_body_that_ends_with_the_connection_is_whole(run: Run) -> None:
         script = Script((Send(b"HTTP/1.1 200 OK\r\n\r\nab"), Pause(0.02), Send(b"cd"), Close()))
         async with ScriptedUpstream(script) as upstream, Client(upstream.url) as client:
             assert await client.ask() == (200, b"abcd")
+
+    run(main())
+
+
+def test_requests_and_responses_hold_what_httpx_gives_its_own(upstream: ScriptedUpstream, run: Run) -> None:
+    request = build_request("POST", httpx.URL("http://model.test/v1"), [(b"a", b"b")], b"{}", timeout={"connect": 1.0})
+    assert vars(request).keys() == vars(httpx.Request("POST", "http://model.test", stream=httpx.ByteStream(b""))).keys()
+    assert request.headers["a"] == "b"
+    upstream.answer_with(chat())
+
+    async def main() -> None:
+        async with Client(upstream.url) as client:
+            response = await client.send()
+            assert vars(response).keys() == vars(httpx.Response(200, stream=httpx.ByteStream(b""))).keys()
+            await response.stream.aclose()  # type: ignore[union-attr]
 
     run(main())
