@@ -61,6 +61,7 @@ class Worker:
             if tallying is not None:
                 tallying.cancel()
                 await asyncio.wait({tallying})
+            _heed_no_more(loop, signal.SIGTERM, signal.SIGUSR1)
 
     async def _watch_master(self, loop: asyncio.AbstractEventLoop) -> None:
         reader = asyncio.StreamReader()
@@ -112,6 +113,15 @@ def _settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
+
+
+def _heed_no_more(loop: asyncio.AbstractEventLoop, *numbers: signal.Signals) -> None:
+    """Ignore signals from here on: the loop restores their defaults when it closes, and one more would be deadly."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in numbers:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def _leave_signals_to_master() -> None:
