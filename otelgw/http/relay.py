@@ -281,7 +281,9 @@ class Relay:
             for part in parts:
                 passing.capture.add(part)
         passing.finish_upstream()
-        body = mask(parts[0] if len(parts) == 1 else b"".join(parts), passing.answer.upstream.secrets)
+        whole = parts[0] if len(parts) == 1 else b"".join(parts)
+        body = mask(whole, passing.answer.upstream.secrets)
+        passing.secret = body is not whole
         if exchange.status == httpx.codes.OK and not passing.encoding:
             exchange.cost = cost_of_answer(passing.answer.upstream.deployment.price, body)
         exchange.sent_bytes = len(body)
@@ -400,7 +402,7 @@ class Relay:
         if passing is not None:
             capture = passing.capture.finish(passing.answer.head.content_type, passing.encoding)
             upstream = passing.answer.upstream
-            secrets = upstream.secrets
+            secrets = upstream.secrets if passing.secret else ()
             if upstream.deployment.forward_client_headers:
                 secrets += values_of(exchange.raw_headers)
             exchange.response = mask_capture(capture, secrets)
@@ -430,13 +432,14 @@ class Relay:
 class _Passing:
     """An answer on its way to the caller."""
 
-    __slots__ = ("answer", "capture", "encoding", "exchange", "filter")
+    __slots__ = ("answer", "capture", "encoding", "exchange", "filter", "secret")
 
     def __init__(self, exchange: Exchange, answer: _Answer, capture: BodyCapture) -> None:
         self.exchange = exchange
         self.answer = answer
         self.capture = capture
         self.filter: UsageFilter | None = None
+        self.secret = True  # the answer may repeat what the upstream was sent
         self.encoding = "" if answer.head.encoding == "identity" else answer.head.encoding
 
     def finish_upstream(self) -> None:
