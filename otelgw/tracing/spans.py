@@ -14,7 +14,6 @@ are the record's, so building the same record twice gives the same spans.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
@@ -23,11 +22,11 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
-from otelgw.dialects.credentials import redacted_url
-from otelgw.tracing import generation
+from otelgw.tracing import generation, shared
 from otelgw.tracing.generation import Generation
 from otelgw.tracing.limits import AttributeLimits
-from otelgw.tracing.record import Attempt, Caller, Capture, Headers, Record, Target
+from otelgw.tracing.record import Attempt, Capture, Headers, Record
+from otelgw.tracing.shared import put
 from otelgw_collector.trace_state import carried
 from otelgw_exporters import semconv
 from otelgw_exporters.layers import Layers
@@ -38,9 +37,7 @@ _SECOND = 1_000_000_000
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 # Ends that are an error of the SERVER span whatever status had been sent.
 _ABORTS = frozenset({"client_disconnect", "shutdown", "worker_killed"})
-_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 _LIMITS = AttributeLimits()
-_SHARED = 4096  # sets of attributes of each kind that are kept for the next spans like these
 _UNSET = Status(StatusCode.UNSET)
 _NOTHING: Mapping[str, Any] = {}
 _context = tuple.__new__
@@ -109,7 +106,7 @@ class _Builder:
         self.end = record.end or _last_moment(record)
         self.read: Generation = generation.read(record)
         labels = self.read.labels
-        self.who = _who(record.target.alias, record.caller)
+        self.who = shared.who(record.target.alias, record.caller)
         self.common = _common(record, labels)
         # Without labels, whose names are anybody's, and facts, which another version may have written, no name stands
         # in two of the tables, but for those in _TWICE.
@@ -145,7 +142,7 @@ class _Builder:
 
     def server_span(self, context: SpanContext) -> ReadableSpan:
         record = self.record
-        method = record.method if record.method in _METHODS else "HTTP"
+        method = record.method if record.method in shared.METHODS else "HTTP"
         own = _server_attributes(record)
         if not record.generation_span_id:
             # What stands on the generation's span otherwise. Without attempts this says that there is no such span.
@@ -169,7 +166,7 @@ class _Builder:
             context,
             self.caller(),
             SpanKind.SERVER,
-            self.attributes(_endpoint(record), own, extra),
+            self.attributes(shared.endpoint(record), own, extra),
             _failed(message) if failed else _UNSET,
             0,
             self.end,
@@ -191,7 +188,7 @@ class _Builder:
         if record.raw_request:
             own[semconv.OTELGW_RAW_REQUEST] = record.raw_request
         extra = {**self.metadata, **record.baggage} if record.baggage else self.metadata
-        called = _called(record.target, record.stream)
+        called = shared.called(record.target, record.stream)
         for key in _TWICE:
             if key in called and key in own:
                 del own[key]
@@ -222,11 +219,11 @@ class _Builder:
         extra = self.brought(attempt.request_headers, attempt.response_headers)
         return _Span(
             self,
-            attempt.method if attempt.method in _METHODS else "HTTP",
+            attempt.method if attempt.method in shared.METHODS else "HTTP",
             self.context(attempt.span_id),
             parent,
             SpanKind.CLIENT,
-            self.attributes(_tried(attempt), own, extra),
+            self.attributes(shared.tried(attempt), own, extra),
             _failed("") if error else _UNSET,
             attempt.start,
             attempt.end or self.record.generation_end or self.end,
@@ -238,7 +235,7 @@ class _Builder:
 
 
 def _server_attributes(record: Record) -> dict[str, Any]:
-    """Return what is the request's own; ``_endpoint`` has the rest."""
+    """Return what is the request's own; ``shared.endpoint`` has the rest."""
     found: dict[str, Any] = {}
     if record.client_address:
         found[semconv.CLIENT_ADDRESS] = record.client_address
@@ -254,69 +251,6 @@ def _server_attributes(record: Record) -> dict[str, Any]:
     return found
 
 
-def _endpoint(record: Record) -> Mapping[str, Any]:
-    return _endpoint_attributes(
-        record.method,
-        record.route,
-        record.path,
-        record.scheme,
-        record.server_address,
-        record.server_port,
-        record.http_version,
-        record.user_agent,
-        record.status,
-    )
-
-
-@lru_cache(maxsize=_SHARED)
-def _endpoint_attributes(
-    method: str,
-    route: str,
-    path: str,
-    scheme: str,
-    server_address: str,
-    server_port: int,
-    http_version: str,
-    user_agent: str,
-    status: int,
-) -> Mapping[str, Any]:
-    found: dict[str, Any] = {semconv.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER"}
-    if method not in _METHODS:
-        found[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = method
-    _put(
-        found,
-        (
-            (semconv.HTTP_ROUTE, route),
-            (semconv.URL_PATH, path),
-            (semconv.URL_SCHEME, scheme),
-            (semconv.SERVER_ADDRESS, server_address),
-            (semconv.SERVER_PORT, server_port),
-            (semconv.NETWORK_PROTOCOL_VERSION, http_version),
-            (semconv.USER_AGENT_ORIGINAL, user_agent),
-            (semconv.HTTP_RESPONSE_STATUS_CODE, status),
-        ),
-    )
-    return found
-
-
-@lru_cache(maxsize=_SHARED)
-def _called(target: Target, stream: bool) -> Mapping[str, Any]:
-    """Return what stands on the generation's span whatever was asked."""
-    found: dict[str, Any] = {semconv.GEN_AI_OPERATION_NAME: target.operation}
-    _put(
-        found,
-        (
-            (semconv.GEN_AI_PROVIDER_NAME, target.provider),
-            (semconv.OTELGW_MODEL_ID, target.deployment_id),
-            (semconv.SERVER_ADDRESS, target.server_address),
-            (semconv.SERVER_PORT, target.server_port),
-            (semconv.GEN_AI_REQUEST_MODEL, target.model),
-            (semconv.GEN_AI_REQUEST_STREAM, stream),
-        ),
-    )
-    return found
-
-
 def _add_generation_attributes(found: dict[str, Any], record: Record) -> None:
     if record.stream and record.first_byte and record.status < _CLIENT_ERROR:
         waited = (record.first_byte - record.upstream_start) / _SECOND
@@ -327,7 +261,7 @@ def _add_generation_attributes(found: dict[str, Any], record: Record) -> None:
         found[semconv.OTELGW_OVERHEAD_DURATION] = overhead
     for capture, names in ((record.request, _REQUEST_MARKS), (record.response, _RESPONSE_MARKS)):
         if capture.sha256 and not capture.withheld:
-            _put(found, _capture_marks(capture, *names))
+            put(found, _capture_marks(capture, *names))
 
 
 _REQUEST_MARKS = (semconv.OTELGW_REQUEST_TRUNCATED, semconv.OTELGW_REQUEST_SHA256, semconv.OTELGW_REQUEST_MEDIA_TYPE)
@@ -346,69 +280,6 @@ def _capture_marks(capture: Capture, truncated: str, sha256: str, media_type: st
     return ((truncated, held), (sha256, capture.sha256), (media_type, essence))
 
 
-def _tried(attempt: Attempt) -> Mapping[str, Any]:
-    return _attempt_attributes(
-        attempt.method,
-        attempt.server_address,
-        attempt.server_port,
-        attempt.url,
-        attempt.number,
-        attempt.status,
-        attempt.provider,
-        attempt.model,
-        attempt.retry_reason,
-    )
-
-
-@lru_cache(maxsize=_SHARED)
-def _attempt_attributes(
-    method: str,
-    server_address: str,
-    server_port: int,
-    url: str,
-    number: int,
-    status: int,
-    provider: str,
-    model: str,
-    retry_reason: str,
-) -> Mapping[str, Any]:
-    found: dict[str, Any] = {semconv.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER"}
-    _put(
-        found,
-        (
-            (semconv.SERVER_ADDRESS, server_address),
-            (semconv.SERVER_PORT, server_port),
-            (semconv.URL_FULL, redacted_url(url)),
-            (semconv.HTTP_REQUEST_RESEND_COUNT, number - 1),
-            (semconv.HTTP_RESPONSE_STATUS_CODE, status),
-            (semconv.OTELGW_ATTEMPT_NUMBER, number),
-            (semconv.OTELGW_ATTEMPT_PROVIDER, provider),
-            (semconv.OTELGW_ATTEMPT_MODEL, model),
-            (semconv.OTELGW_ATTEMPT_RETRY_REASON, retry_reason),
-        ),
-    )
-    return found
-
-
-@lru_cache(maxsize=_SHARED)
-def _who(alias: str, caller: Caller) -> Mapping[str, Any]:
-    """Return what stands on every span of a caller's requests to a model."""
-    found: dict[str, Any] = {}
-    _put(
-        found,
-        (
-            (semconv.OTELGW_MODEL_ALIAS, alias),
-            (semconv.OTELGW_KEY_HASH, caller.key_hash),
-            (semconv.OTELGW_KEY_ALIAS, caller.key_alias),
-            (semconv.OTELGW_KEY_USER_ID, caller.user_id),
-            (semconv.OTELGW_KEY_USER_EMAIL, caller.user_email),
-            (semconv.OTELGW_TEAM_ID, caller.team_id),
-            (semconv.OTELGW_TEAM_ALIAS, caller.team_alias),
-        ),
-    )
-    return found
-
-
 def _common(record: Record, labels: Mapping[str, Any]) -> dict[str, Any]:
     """Return what stands on every span of this request, apart from the caller's metadata."""
     found: dict[str, Any] = {semconv.OTELGW_CALL_ID: record.call_id}
@@ -416,16 +287,11 @@ def _common(record: Record, labels: Mapping[str, Any]) -> dict[str, Any]:
     if record.labels:
         found |= record.labels
     if labels:
-        _put(found, ((key, labels.get(key)) for key in _LABELS))
+        put(found, ((key, labels.get(key)) for key in _LABELS))
         user = labels.get(semconv.USER_ID) or user
     if user:
         found[semconv.USER_ID] = user
     return found
-
-
-def _put(attributes: dict[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
-    """Add what is known: an empty value is an unknown one."""
-    attributes |= {key: value for key, value in pairs if value}
 
 
 def _headers(request: Headers, response: Headers) -> dict[str, Any]:
