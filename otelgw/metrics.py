@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 from otelgw.instruments import INSTRUMENTS, Instrument
 from otelgw.selection import Trace
 from otelgw.tally import Counts, Labels
+from otelgw.tracing.ordinary import Likeness, Ordinary
 from otelgw_collector.histogram import Histogram
 from otelgw_collector.pipeline import Health
 from otelgw_exporters import semconv
@@ -95,6 +96,14 @@ class _Shared(NamedTuple):
     series: dict[tuple[Any, ...], _Series]
 
 
+class _Alike(NamedTuple):
+    """The histograms of ordinary requests; ``likeness`` is held so that its id stays its own."""
+
+    likeness: Likeness
+    generation: _Series
+    server: _Series
+
+
 class Metrics:
     """What is counted from records. To be used by one thread. ``uploads`` tells of the blob store, by outcome."""
 
@@ -105,10 +114,14 @@ class Metrics:
         self._known: dict[str, set[str]] = {}
         self._series: dict[tuple[Any, ...], _Series] = {}
         self._layers: dict[tuple[int, ...], _Shared] = {}
+        self._alike: dict[tuple[int, str | None], _Alike] = {}
         self._curbed = False  # a label has just been replaced
 
     def observe(self, trace: Trace) -> None:
         """Count a record."""
+        if trace.ordinary is not None:
+            self._observe_ordinary(trace.ordinary)
+            return
         requests = trace.record is not None
         for span in trace.spans:
             attributes: Mapping[str, Any] | None = span._attributes
@@ -122,6 +135,25 @@ class Metrics:
             elif requests and span._kind is SpanKind.SERVER:
                 series = self._of(tuple(map(attributes.get, _SERVER)), self._request)
                 self._count_request(series, span, attributes.get)
+
+    def _observe_ordinary(self, request: Ordinary) -> None:
+        """Count a request as its spans would be."""
+        likeness, model, usage = request.likeness, request.answer.model or None, request.usage
+        known = self._alike.get((id(likeness), model))
+        if known is None:
+            told = {**likeness.called, semconv.GEN_AI_RESPONSE_MODEL: model}
+            generation = self._of(tuple(map(told.get, _GENERATION)), self._generation)
+            curbed = self._curbed
+            server = self._of(tuple(map(likeness.endpoint.get, _SERVER)), self._request)
+            known = _Alike(likeness, generation, server)
+            if not curbed and not self._curbed:
+                if len(self._alike) >= _REMEMBERED:
+                    self._alike.clear()
+                self._alike[id(likeness), model] = known
+        known.generation.observe(_DURATION, (request.generation_end - request.generation_start) / _NANO)
+        known.generation.observe("input", usage.input)
+        known.generation.observe("output", usage.output)
+        known.server.observe(_REQUEST, (request.end - request.record.start) / _NANO)
 
     def _observe_layers(self, span: ReadableSpan, attributes: Layers, *, requests: bool) -> bool:
         """Count a span by its own attributes, where those that it shares say nothing but labels; False if it is not.

@@ -18,10 +18,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.sdk.version import __version__ as sdk_version
 
@@ -40,6 +42,8 @@ from otelgw.tracing import record as records
 from otelgw.tracing import spans
 from otelgw.tracing.dropped import DroppedLabels
 from otelgw.tracing.limits import AttributeLimits
+from otelgw.tracing.ordinary import ordinary
+from otelgw.tracing.ordinary_spans import OrdinarySpans
 from otelgw_collector import otlp_spans, pipeline
 from otelgw_collector.pipeline import Batching, Pipeline, Retention, RetryPolicy
 from otelgw_collector.segment_format import OTLP, RECORD
@@ -47,8 +51,9 @@ from otelgw_exporters import catalog
 from otelgw_exporters.batches import Batches
 from otelgw_exporters.delivery import Exporter
 from otelgw_exporters.errors import DestinationError
+from otelgw_exporters.otlp_wire import Encoder
 
-__all__ = ["decoder", "decoders", "keeper", "main", "resource"]
+__all__ = ["decoder", "decoders", "keeper", "main", "resource", "writers"]
 
 log = logging.getLogger("otelgw.pipeline_main")  # not `__main__`, which it is run as
 
@@ -79,17 +84,39 @@ def resource(tracing: Tracing, state_dir: str) -> Resource:
 def decoder(tracing: Tracing, state_dir: str) -> Callable[[bytes], Trace]:
     """Return the function from a record's payload to its spans."""
     described = resource(tracing, state_dir)
-    scope = InstrumentationScope(tracing.tracer_name, __version__)
+    scope = _scope(tracing)
     limits = AttributeLimits.of(tracing.attribute_count_limit, tracing.attribute_length_limit)
     dropped = DroppedLabels()
 
+    def build(record: records.Record) -> list[ReadableSpan]:
+        return spans.build(record, described, scope, limits)
+
     def decode(payload: bytes) -> Trace:
         record = records.decode(payload)
-        made = spans.build(record, described, scope, limits)
+        found = ordinary(record) if limits.length is None else None
+        if found is not None:
+            return Trace(record, None, found, build)
+        made = build(record)
         dropped.note(made)
         return Trace(record, made)
 
     return decode
+
+
+def _scope(tracing: Tracing) -> InstrumentationScope:
+    return InstrumentationScope(tracing.tracer_name, __version__)
+
+
+def writers(tracing: Tracing, state_dir: str) -> Callable[[Encoder], OrdinarySpans | None]:
+    """Return the function from an encoder to what writes the spans of ordinary requests as it does; the same for all
+    destinations that share it, None where it has to see the spans."""
+    described, scope = resource(tracing, state_dir), _scope(tracing)
+
+    @cache
+    def writer(encoder: Encoder) -> OrdinarySpans | None:
+        return OrdinarySpans(encoder, described, scope) if OrdinarySpans.fits(encoder) else None
+
+    return writer
 
 
 def decoders(tracing: Tracing, state_dir: str) -> dict[int, Callable[[bytes], Trace]]:
@@ -122,8 +149,14 @@ def keeper(settings: Settings) -> Keeper | None:
     return Keeper(blob_store.open_store(chosen.type, chosen.options, chosen.prefix), chosen.above)
 
 
-def _built(destination: Destination, retry_limit: float, keep: Keeper | None) -> pipeline.Destination[Trace]:
+def _built(
+    destination: Destination,
+    retry_limit: float,
+    keep: Keeper | None,
+    writer: Callable[[Encoder], OrdinarySpans | None],
+) -> pipeline.Destination[Trace]:
     exporter = catalog.build(destination.type, destination.name, destination.options)
+    write = writer(exporter.encoder) if exporter.encoder is not None else None
     retry = RetryPolicy(limit=retry_limit)
     select = selector(destination, keep)
     return pipeline.Destination(
@@ -132,7 +165,7 @@ def _built(destination: Destination, retry_limit: float, keep: Keeper | None) ->
         select,
         batching=_batching(exporter),
         retry=retry,
-        prepare=preparer(destination, select, exporter.ahead, keep),
+        prepare=preparer(destination, select, exporter.ahead, keep, write),
         gather=gatherer(exporter.gather),
         together=together if exporter.gather is not None else None,
     )
@@ -216,7 +249,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         held = lock(state, "pipeline")
         keep = keeper(settings)
-        destinations = [_built(each, settings.spool.retry_limit, keep) for each in settings.destinations]
+        writer = writers(settings.tracing, settings.state_dir)
+        destinations = [_built(each, settings.spool.retry_limit, keep, writer) for each in settings.destinations]
         if settings.keys.tenants:
             destinations.append(_tenants(settings))
         push = pushing(settings.metrics, resource(settings.tracing, settings.state_dir))

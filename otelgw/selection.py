@@ -7,6 +7,7 @@ together or not at all. What a destination sees is made here, before its exporte
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -19,6 +20,7 @@ from otelgw.config.settings import Destination, Redaction, Selection
 from otelgw.redaction.offloading import Keeper
 from otelgw.redaction.spans import redactor
 from otelgw.tracing.default_tags import default_tags
+from otelgw.tracing.ordinary import Ordinary
 from otelgw.tracing.record import EVERYBODY, Record
 from otelgw_exporters import foreign, semconv
 from otelgw_exporters.sheaf import Sheaf
@@ -53,7 +55,10 @@ _ANY = Selection()
 _NO_REDACTION = Redaction()
 _SECOND = 1_000_000_000
 
+_BUILDING = threading.Lock()
+
 Ahead = Callable[[ReadableSpan], ReadableSpan]
+Write = Callable[[Ordinary], Sequence[ReadableSpan]]
 Select = Callable[["Trace"], Sequence[ReadableSpan]]
 _RATIO_BITS = (1 << 56) - 1  # of the trace id: those that W3C's random flag promises to be random
 
@@ -72,17 +77,37 @@ class View(NamedTuple):
 class Trace:
     """A decoded record: its spans, and the gateway's record of them, which spans from elsewhere do not have.
 
-    Copies of the spans as a destination sees them are made once for all destinations that see the same.
+    Copies of the spans as a destination sees them are made once for all destinations that see the same. The spans of an
+    ``ordinary`` request are made by ``build`` when they are asked for: most destinations can do without.
     """
 
-    __slots__ = ("_groups", "_ready", "_views", "record", "spans")
+    __slots__ = ("_build", "_groups", "_ready", "_spans", "_views", "ordinary", "record")
 
-    def __init__(self, record: Record | None, spans: Sequence[ReadableSpan]) -> None:
+    def __init__(
+        self,
+        record: Record | None,
+        spans: Sequence[ReadableSpan] | None = None,
+        ordinary: Ordinary | None = None,
+        build: Callable[[Record], Sequence[ReadableSpan]] | None = None,
+    ) -> None:
         self.record = record
-        self.spans = spans
+        self.ordinary = ordinary
+        self._spans = spans
+        self._build = build
         self._views: dict[View, Sequence[ReadableSpan]] = {}
         self._groups: list[Group] | None = None
-        self._ready: dict[tuple[Ahead, int], tuple[Sequence[ReadableSpan], Ready]] = {}
+        self._ready: dict[tuple[object, int], tuple[object, Ready]] = {}
+
+    @property
+    def spans(self) -> Sequence[ReadableSpan]:
+        """All spans."""
+        if self._spans is None:
+            with _BUILDING:  # one destination's thread makes them for all
+                if self._spans is None:
+                    self._spans = (
+                        self._build(self.record) if self._build is not None and self.record is not None else ()
+                    )
+        return self._spans
 
     def ready(self, spans: Sequence[ReadableSpan], ahead: Ahead) -> Ready:
         """Return what ``ahead`` makes of ``spans``, a view: once for all destinations that see the same."""
@@ -92,9 +117,19 @@ class Trace:
             found = self._ready[key] = spans, Ready([ahead(span) for span in spans], self.ended)
         return found[1]
 
+    def written(self, request: Ordinary, write: Write) -> Ready:
+        """Return what ``write`` makes of an ordinary ``request``: once for all destinations that see all of it."""
+        key = write, 0
+        found = self._ready.get(key)
+        if found is None:
+            found = self._ready[key] = None, Ready(write(request), request.ended)
+        return found[1]
+
     @property
     def ended(self) -> int:
         """When the last span ended, in nanoseconds since the epoch; 0 where none says."""
+        if self.ordinary is not None:
+            return self.ordinary.ended
         latest = 0
         for span in self.spans:
             end = span._end_time
@@ -261,16 +296,21 @@ def _is_for_all(destination: Destination) -> bool:
 
 
 def preparer(
-    destination: Destination, select: Select, ahead: Ahead | None, keep: Keeper | None = None
+    destination: Destination,
+    select: Select,
+    ahead: Ahead | None,
+    keep: Keeper | None = None,
+    write: Write | None = None,
 ) -> Callable[[Trace], Trace] | None:
     """Return the function from a trace to the spans that its ``selector`` chooses, as ``ahead`` makes them ready.
 
-    None where that is not to be done in advance: patterns may be slow, and a blob store is.
+    ``write`` makes the same of an ordinary request without its spans. None where that is not to be done in advance:
+    patterns may be slow, and a blob store is.
     """
     if ahead is None or destination.redaction != _NO_REDACTION or (keep is not None and destination.blob_store):
         return None
     if _is_for_all(destination) and not destination.default_tags:
-        return _plain_preparer(_view(destination), ahead)
+        return _shared_preparer(_view(destination), ahead, write)
 
     def prepare(trace: Trace) -> Trace:
         return trace.ready(select(trace), ahead)
@@ -279,16 +319,19 @@ def preparer(
 
 
 @lru_cache(maxsize=256)
-def _plain_preparer(view: View, ahead: Ahead) -> Callable[[Trace], Trace]:
+def _shared_preparer(view: View, ahead: Ahead, write: Write | None) -> Callable[[Trace], Trace]:
     """Return the same function for all destinations that get every record alike, so that it is called once for them.
 
     A record that is not for every destination is left to each one's selector.
     """
+    writes = write if view is _EVERYTHING else None
 
     def prepare(trace: Trace) -> Trace:
         record = trace.record
         if record is not None and record.audience is not EVERYBODY and record.audience != EVERYBODY:
             return trace
+        if writes is not None and trace.ordinary is not None:
+            return trace.written(trace.ordinary, writes)
         return trace.ready(trace.view(view), ahead)
 
     return prepare

@@ -300,7 +300,9 @@ def test_what_a_destination_says_of_its_batches_is_what_the_pipeline_does() -> N
     asked = Destination("aws_sqs", "aws_sqs", {**options, **credentials})
     usual = Destination("otlp_http", "otlp_http", {"endpoint": "http://127.0.0.1:9"})
 
-    own, others = (pipeline_main._built(each, 0, None).batching for each in (asked, usual))
+    writer = pipeline_main.writers(Tracing(), "")
+
+    own, others = (pipeline_main._built(each, 0, None, writer).batching for each in (asked, usual))
 
     assert (own.records, own.linger, own.first) == (7, 9.0, 9.0)
     assert others == Batching()

@@ -6,12 +6,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-from otelgw_collector import address
+from otelgw_collector import address as addresses
 from otelgw_collector.decoder import Decoder
 from otelgw_collector.flow import Flow, Position
 from otelgw_collector.journal import Journal
@@ -162,12 +163,28 @@ class Courier(Generic[T]):
             position = self._flow.positions.get(run.segment)
         if position is None:
             return []
-        return [
-            Item(run.segment, entry.end, len(entry.payload), *decoded)
-            for entry in read_between(position.path, run.start, run.end)
-            for decoded in self._decode(position.path, entry)
-            if self.lane.wants(decoded.address)
-        ]
+        return self._items(run.segment, position.path, read_between(position.path, run.start, run.end))
+
+    def _items(self, segment: str, path: Path, entries: Iterable[Entry]) -> list[Item[T]]:
+        """Decode records that the head has read before, and make ready those that the lane wants."""
+        items: list[Item[T]] = []
+        for entry in entries:
+            for subject, address in self._decode(path, entry):
+                if self.lane.wants(address):
+                    items.append(Item(segment, entry.end, len(entry.payload), self._prepared(subject), address))
+        gather = self.lane.destination.gather
+        if gather is not None and all(item.address is None for item in items):
+            gather([item.subject for item in items])
+        return items
+
+    def _prepared(self, subject: T) -> T:
+        prepare = self.lane.destination.prepare
+        if prepare is None:
+            return subject
+        try:
+            return prepare(subject)
+        except Exception:  # noqa: BLE001 - selecting finds out which span it is, and what becomes of it
+            return subject
 
     def _entry(self, place: Place) -> Entry | None:
         """Read a record once more; None if its segment is gone."""
@@ -197,12 +214,7 @@ class Courier(Generic[T]):
         reader = SegmentReader(position.path, lane.read.get(key, 0))
         try:
             while lane.has_room and reader.offset < position.offset:
-                items = [
-                    Item(key, entry.end, len(entry.payload), *decoded)
-                    for entry in reader.read(_READ, position.offset)
-                    for decoded in self._decode(position.path, entry)
-                    if lane.wants(decoded.address)
-                ]
+                items = self._items(key, position.path, reader.read(_READ, position.offset))
                 with self._flow.lock:
                     lane.take_in(items, key, reader.offset)
             if reader.offset >= position.offset:  # also of a segment that holds no record
@@ -307,7 +319,7 @@ def _original(entry: Entry) -> tuple[int, bytes]:
     """Return a record's kind and payload as they were first written."""
     if entry.kind != ADDRESSED:
         return entry.kind, entry.payload
-    found = address.decode(entry.payload)
+    found = addresses.decode(entry.payload)
     return found.kind, found.payload
 
 

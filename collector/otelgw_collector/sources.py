@@ -24,7 +24,7 @@ class Sources(Sequence[Item[T]]):
 
     def _all(self) -> list[Item[T]]:
         if self._found is None:
-            self._found = [item for item in self._items for _ in self._select(item.subject)]
+            self._found = [item for item in self._items for _ in range(len(self._select(item.subject)))]
         return self._found
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 if TYPE_CHECKING:
+    from otelgw_exporters.otlp_wire import Encoder
     from otelgw_exporters.sheaf import Sheaf
 
 __all__ = [
@@ -171,11 +172,13 @@ class Exporter(SpanExporter):
 
     ``ahead``, where a destination has it, makes of a span what ``deliver`` takes in its place, and what needs less
     memory until then. It may raise what ``UNUSABLE`` names; such a span is given to ``deliver`` as it is. ``gather``
-    puts what ``ahead`` has made of several records together; ``deliver`` can be given ``Sheaves`` then.
+    puts what ``ahead`` has made of several records together; ``deliver`` can be given ``Sheaves`` then, and ``Bundle``s
+    as ``encoder`` would make them.
     """
 
     ahead: Callable[[ReadableSpan], ReadableSpan] | None = None
     gather: Callable[[Sequence[Sequence[ReadableSpan]]], Sheaf | None] | None = None
+    encoder: Encoder | None = None
 
     def __init__(self, name: str, timeout: float = 10.0) -> None:
         self.name = name

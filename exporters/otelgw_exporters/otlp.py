@@ -33,9 +33,9 @@ from otelgw_exporters.direct import direct
 from otelgw_exporters.errors import naming
 from otelgw_exporters.otlp_encoder import encoder
 from otelgw_exporters.otlp_post import TOO_LARGE, agent, deliver_encoded, packed, partial, post, understood
-from otelgw_exporters.otlp_wire import EncodedSpan, to_json
+from otelgw_exporters.otlp_wire import EncodedSpan, laid_out, to_json
 from otelgw_exporters.semconv import profile_of
-from otelgw_exporters.sheaf import gathered, laid_out
+from otelgw_exporters.sheaf import gathered
 
 __all__ = ["OtlpGrpcExporter", "OtlpHttpExporter"]
 
@@ -61,7 +61,7 @@ class _OtlpExporter(Exporter):
         password = urlsplit(self._endpoint).password or ""
         self._mask = http.Masked({**self._headers, "": password})
         self._max_bytes: int = self._options["max_request_bytes"]
-        self._encode = encoder(profile_of(self._options)).shared()
+        self._encode = self.encoder = encoder(profile_of(self._options)).shared()
         self.ahead = self._encode.ready
         self.gather = gathered
 

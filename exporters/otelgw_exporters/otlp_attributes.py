@@ -98,6 +98,16 @@ class Attributes:
         found.append(encoded)
         return found
 
+    def is_plain(self, names: frozenset[str], dropped: frozenset[str]) -> bool:
+        """Say whether ``names`` stay, structured values become JSON, and ``dropped`` are left out."""
+        singly = self._singly
+        return (
+            singly is not None
+            and singly.form is _AS_JSON
+            and dropped <= singly.dropped
+            and names.isdisjoint(singly.dropped | singly.special | singly.merged)
+        )
+
     def _layer(self, layer: Mapping[str, Any]) -> bytes:
         pieces: list[bytes] = []
         self._add(pieces, layer)

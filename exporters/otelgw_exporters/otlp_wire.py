@@ -26,7 +26,19 @@ from otelgw_exporters.otlp_attributes import Attributes, Singly
 from otelgw_exporters.otlp_values import attributes, field, utf8, varint
 from otelgw_exporters.turn import offer_turn
 
-__all__ = ["EncodedSpan", "Encoder", "Ready", "Singly", "assemble", "split", "to_json"]
+__all__ = [
+    "FLAGS",
+    "FLAGS_REMOTE",
+    "EncodedSpan",
+    "Encoder",
+    "Ready",
+    "Singly",
+    "apart",
+    "assemble",
+    "laid_out",
+    "split",
+    "to_json",
+]
 
 _TIMES = struct.Struct("<BQBQ")
 # By value: an enum's own hash is a Python function, and so is ``value``. OTLP counts kinds from 1, 0 being unspecified.
@@ -37,7 +49,7 @@ _TRACE_FLAGS = int(SpanFlags.SPAN_FLAGS_TRACE_FLAGS_MASK)
 _LOCAL = int(SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
 _REMOTE = _LOCAL | int(SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
 # With a parent here, and with one elsewhere; by the trace's flags.
-_FLAGS, _FLAGS_REMOTE = (
+FLAGS, FLAGS_REMOTE = (
     [struct.pack("<BBI", 0x85, 0x01, flags | where) for flags in range(_TRACE_FLAGS + 1)] for where in (_LOCAL, _REMOTE)
 )
 _KNOWN = 20_000  # resources and scopes
@@ -62,6 +74,19 @@ class Ready(ReadableSpan):
         self._name = span._name
         self._end_time = span._end_time
         self.encoded = encoded
+
+    @classmethod
+    def of(cls, encoded: EncodedSpan) -> Ready:
+        """Return the span that is in ``encoded``."""
+        _, at = _length(encoded.span, 0)
+        message = Span.FromString(encoded.span[at:])
+        trace_id, span_id = (int.from_bytes(each, "big") for each in (message.trace_id, message.span_id))
+        made = cls.__new__(cls)
+        made._context = SpanContext(trace_id, span_id, is_remote=False)
+        made._name = message.name
+        made._end_time = message.end_time_unix_nano
+        made.encoded = encoded
+        return made
 
 
 class Encoder:
@@ -109,18 +134,57 @@ class Encoder:
         """
         return Ready(span, self._encoded(span))
 
+    def around(self, resource: Any, scope: Any) -> tuple[bytes, bytes]:
+        """Return what stands around a span: the fields of its resource and of its scope."""
+        known = self._known
+        outer = known.get(id(resource)) or self._once(resource, _resource)
+        inner = known.get(id(scope)) or self._once(scope, _scope)
+        return outer[1], inner[1]
+
+    def attributes(self, given: Mapping[str, Any]) -> bytes:
+        """Return ``given`` as they stand in a span.
+
+        Raises:
+            ValueError, TypeError: one of them cannot be expressed in OTLP.
+        """
+        return b"".join(self._attributes(given))
+
+    def is_plain(self, names: frozenset[str], dropped: frozenset[str]) -> bool:
+        """Say whether ``names`` stay, structured values become JSON, and ``dropped`` are left out."""
+        return self._attributes.is_plain(names, dropped)
+
     def _encoded(self, span: ReadableSpan) -> EncodedSpan:
-        known, kept = self._known, span._attributes
-        resource, scope = span._resource, span._instrumentation_scope
-        around = known.get(id(resource)) or self._once(resource, _resource)
-        within = known.get(id(scope)) or self._once(scope, _scope)
-        return EncodedSpan(around[1], within[1], _span(span, self._attributes(kept) if kept is not None else []))
+        kept = span._attributes
+        around = self.around(span._resource, span._instrumentation_scope)
+        return EncodedSpan(*around, _span(span, self._attributes(kept) if kept is not None else []))
 
     def _once(self, value: Any, encode: Callable[[Any], bytes]) -> tuple[object, bytes]:
         if len(self._known) > _KNOWN:
             self._known.clear()
         encoded = self._known[id(value)] = (value, encode(value))
         return encoded
+
+
+def apart(spans: EncodedSpan) -> list[EncodedSpan]:
+    """Return the spans that were joined to ``spans``, of one resource and scope."""
+    found: list[EncodedSpan] = []
+    joined, begin = spans.span, 0
+    while begin < len(joined):
+        size, at = _length(joined, begin)
+        found.append(spans._replace(span=joined[begin : at + size]))
+        begin = at + size
+    return found
+
+
+def _length(data: bytes, at: int) -> tuple[int, int]:
+    """Return the length of the field at ``at``, whose tag is one byte, and where its content begins."""
+    size = shift = 0
+    while True:
+        at += 1
+        size |= (data[at] & 0x7F) << shift
+        shift += 7
+        if data[at] < 0x80:
+            return size, at + 1
 
 
 def split(spans: Sequence[EncodedSpan], max_bytes: int) -> list[Sequence[EncodedSpan]]:
@@ -145,6 +209,11 @@ def split(spans: Sequence[EncodedSpan], max_bytes: int) -> list[Sequence[Encoded
 
 def assemble(spans: Iterable[EncodedSpan]) -> bytes:
     """Return the ExportTraceServiceRequest of ``spans``, grouped by resource and scope in order of appearance."""
+    return b"".join(laid_out(spans))
+
+
+def laid_out(spans: Iterable[EncodedSpan]) -> list[bytes]:
+    """Return what ``assemble`` does in the pieces that it is made of, for who can send them one after the other."""
     resources: dict[bytes, dict[bytes, list[bytes]]] = {}
     around: tuple[object, object] = (None, None)
     members: list[bytes] = []
@@ -162,9 +231,9 @@ def assemble(spans: Iterable[EncodedSpan]) -> bytes:
             size = len(scope) + sum(map(len, members))
             length = varint(size)
             inside += 1 + len(length) + size
-            groups += (b"\x12", length, scope, *members)
-        request += (b"\x0a", varint(inside), *groups)
-    return b"".join(request)
+            groups += (b"\x12" + length + scope, *members)
+        request += (b"\x0a" + varint(inside) + groups[0], *groups[1:])
+    return request
 
 
 def to_json(request: bytes) -> bytes:
@@ -212,7 +281,7 @@ def _span(span: ReadableSpan, held: list[bytes]) -> bytes:
     parent, status, kept = span._parent, span._status, span._attributes
     code, description = status._status_code, status._description
     name = span._name.encode("utf-8", "replace")
-    flagged = _FLAGS_REMOTE if parent is not None and parent[2] else _FLAGS
+    flagged = FLAGS_REMOTE if parent is not None and parent[2] else FLAGS
     try:
         times = _TIMES.pack(0x39, span._start_time or 0, 0x41, span._end_time or 0)
     except struct.error:

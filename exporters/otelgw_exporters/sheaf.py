@@ -13,14 +13,45 @@ from typing import overload
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-from otelgw_exporters.otlp_values import varint
-from otelgw_exporters.otlp_wire import EncodedSpan, Ready
+from otelgw_exporters.otlp_wire import EncodedSpan, Ready, apart
 
-__all__ = ["Sheaf", "Sheaves", "gathered", "laid_out", "size_of"]
+__all__ = ["Bundle", "Sheaf", "Sheaves", "gathered", "size_of"]
 
 _OVERHEAD = 24  # bytes of tags and lengths around a span, its scope and its resource, at most: as ``split`` counts
 
 Encode = Callable[[ReadableSpan], EncodedSpan]
+
+
+class Bundle(Sequence[ReadableSpan]):
+    """The ``count`` spans of one record, encoded together: ``piece`` is all of them. Who wants one takes it apart."""
+
+    __slots__ = ("_count", "_spans", "piece")
+
+    def __init__(self, piece: EncodedSpan, count: int) -> None:
+        self.piece = piece
+        self._count = count
+        self._spans: list[ReadableSpan] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, key: int) -> ReadableSpan: ...
+    @overload
+    def __getitem__(self, key: slice) -> Sequence[ReadableSpan]: ...
+    def __getitem__(self, key: int | slice) -> ReadableSpan | Sequence[ReadableSpan]:
+        if self._spans is None:
+            self._spans = [Ready.of(each) for each in apart(self.piece)]
+        return self._spans[key]
+
+    def __iter__(self) -> Iterator[ReadableSpan]:
+        return iter(self[:])
+
+    @property
+    def size(self) -> int:
+        """What ``split`` takes for the size of a request of it."""
+        resource, scope, spans = self.piece
+        return (len(resource) + len(scope) + _OVERHEAD) * self._count + len(spans)
 
 
 class Sheaf:
@@ -43,17 +74,22 @@ def gathered(records: Sequence[Sequence[ReadableSpan]]) -> Sheaf | None:
     same: list[bytes] = []
     size = 0
     for spans in records:
-        for span in spans:
-            if type(span) is not Ready:
-                return None
-            resource, scope, encoded = span.encoded
+        pieces, own = ((spans.piece,), spans.size) if type(spans) is Bundle else _encoded(spans)
+        if own is None:
+            return None
+        size += own
+        for resource, scope, encoded in pieces:
             if around[0] is not resource or around[1] is not scope:
                 same = members.setdefault((resource, scope), [])
                 around = (resource, scope)
-                each = len(resource) + len(scope) + _OVERHEAD
             same.append(encoded)
-            size += each + len(encoded)
     return Sheaf(records, [EncodedSpan(*key, b"".join(encoded)) for key, encoded in members.items()], size)
+
+
+def _encoded(spans: Sequence[ReadableSpan]) -> tuple[Sequence[EncodedSpan], int | None]:
+    """Return what spans were encoded to, and what ``split`` takes for its size; None unless all of them are."""
+    pieces = [span.encoded for span in spans if type(span) is Ready]
+    return pieces, size_of(pieces) if len(pieces) == len(spans) else None
 
 
 class Sheaves(Sequence[ReadableSpan]):
@@ -88,6 +124,9 @@ class Sheaves(Sequence[ReadableSpan]):
             if isinstance(part, Sheaf):
                 pieces += part.pieces
                 size += part.size
+            elif isinstance(part, Bundle):
+                pieces.append(part.piece)
+                size += part.size
             else:
                 found = [encode(span) for span in part]
                 pieces += found
@@ -98,21 +137,3 @@ class Sheaves(Sequence[ReadableSpan]):
 def size_of(spans: Iterable[EncodedSpan]) -> int:
     """Return what ``split`` takes for the size of a request of ``spans``."""
     return sum([len(resource) + len(scope) + len(span) + _OVERHEAD for resource, scope, span in spans])
-
-
-def laid_out(spans: Iterable[EncodedSpan]) -> list[bytes]:
-    """Return what ``assemble`` does in the pieces that it is made of, for who can send them one after the other."""
-    resources: dict[bytes, dict[bytes, list[bytes]]] = {}
-    for resource, scope, span in spans:
-        resources.setdefault(resource, {}).setdefault(scope, []).append(span)
-    request: list[bytes] = []
-    for resource, scopes in resources.items():
-        groups: list[bytes] = [resource]
-        inside = len(resource)
-        for scope, members in scopes.items():
-            size = len(scope) + sum(map(len, members))
-            length = varint(size)
-            inside += 1 + len(length) + size
-            groups += (b"\x12" + length + scope, *members)
-        request += (b"\x0a" + varint(inside) + groups[0], *groups[1:])
-    return request

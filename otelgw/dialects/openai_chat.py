@@ -27,7 +27,7 @@ from otelgw.dialects.frames import Frames
 from otelgw.dialects.usage import read_usage
 from otelgw_exporters import semconv
 
-__all__ = ["SAMPLING", "read_request", "read_response"]
+__all__ = ["API_TYPE", "REQUEST", "SAMPLING", "read_request", "read_response"]
 
 SAMPLING: Table = (
     ("model", semconv.GEN_AI_REQUEST_MODEL, string),
@@ -45,11 +45,16 @@ SAMPLING: Table = (
 )
 """The fields that Chat Completions and Completions share."""
 
-_REQUEST: Table = (
+REQUEST: Table = (
     *SAMPLING,
     ("max_completion_tokens", semconv.GEN_AI_REQUEST_MAX_TOKENS, count),
     ("reasoning_effort", semconv.GEN_AI_REQUEST_REASONING_LEVEL, string),
 )
+"""The fields of a request that are attributes as they are."""
+
+API_TYPE = {semconv.OPENAI_API_TYPE: "chat_completions"}
+"""What every request says of itself."""
+
 _OUTPUT_TYPES = {"text": "text", "json_object": "json", "json_schema": "json"}
 _TOOL_ROLES = ("tool", "function")
 _SPEAKERS = frozenset({"assistant", "developer", "system", "user"})
@@ -64,8 +69,7 @@ def read_request(body: bytes, content_type: str = "", *, tail: bytes = b"") -> F
     request, whole = document.load(body, tail)
     if not isinstance(request, dict):
         return NOTHING
-    attributes = taken(request, _REQUEST)
-    attributes[semconv.OPENAI_API_TYPE] = "chat_completions"
+    attributes = taken(request, REQUEST) | API_TYPE
     content: dict[str, Any] = {}
     messages = [_input_message(message) for message in mappings(request.get("messages"))]
     if messages:

@@ -27,7 +27,7 @@ import httpx
 from otelgw.config.settings import Limits, Timeouts
 from otelgw.errors import RequestRefused
 from otelgw.http.connection import Connection, Origin, Patience
-from otelgw.http.lazy_headers import LazyHeaders
+from otelgw.http.lazy_headers import Block, BlockHeaders, LazyHeaders
 from otelgw.http.pool import Dialer, Pool
 from otelgw.http.proxy import Proxies, Proxy
 from otelgw.http.roundtrip import RoundTrip
@@ -120,7 +120,7 @@ def timeout_extension(timeouts: Timeouts) -> dict[str, float]:
 def build_request(
     method: str,
     url: httpx.URL,
-    headers: RawHeaders,
+    headers: RawHeaders | Block,
     content: bytes | AsyncIterable[bytes] = b"",
     *,
     timeout: Mapping[str, float] | None = None,
@@ -132,16 +132,21 @@ def build_request(
     Transfer-Encoding, are added. ``content`` that is no bytes goes out chunked, or plain if its ``length`` in bytes is
     known. ``timeout`` is what ``timeout_extension`` returns: make it once per deployment.
     """
-    head = [(b"Host", url.netloc), *headers]
+    framing: RawHeaders = []
     stream: httpx.ByteStream | _Body
     if isinstance(content, bytes):
         stream = httpx.ByteStream(content)
         if content or method in _BODY_METHODS:
-            head.append((b"Content-Length", b"%d" % len(content)))
+            framing.append((b"Content-Length", b"%d" % len(content)))
     else:
         stream = _Body(content)
-        head.append((b"Transfer-Encoding", b"chunked") if length is None else (b"Content-Length", b"%d" % length))
-    return _Request(method, url, LazyHeaders(head), stream, {} if timeout is None else {"timeout": timeout})
+        framing.append((b"Transfer-Encoding", b"chunked") if length is None else (b"Content-Length", b"%d" % length))
+    host = [(b"Host", url.netloc)]
+    if isinstance(headers, Block):
+        given: httpx.Headers = BlockHeaders(host, headers, framing)
+    else:
+        given = LazyHeaders(host + headers + framing)
+    return _Request(method, url, given, stream, {} if timeout is None else {"timeout": timeout})
 
 
 def client_ssl_context() -> ssl.SSLContext:
@@ -251,17 +256,19 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         target = url.raw_path
         lines = [b"", b""]
         host = announced = b""
-        names = self._names
-        for name, value in request.headers.raw:
-            prefix = names.get(name)
-            if prefix is None:
-                prefix = self._learn(name)
-            if prefix:
-                lines.append(prefix + value)
-            elif name.lower() == b"host":
-                host = host or value
-            elif name.lower() == b"content-length":
-                announced = value
+        given = request.headers
+        whole = isinstance(request.stream, httpx.ByteStream)
+        breaks = 1
+        if whole and isinstance(given, BlockHeaders) and given.untouched:
+            block = given.block
+            if not block.wire:
+                written, _, _ = self._lines_of(block.headers)
+                block.wire, block.lines = b"\r\n".join(written), len(written)
+            lines.append(block.wire)
+            breaks = block.lines
+        else:
+            written, host, announced = self._lines_of(given.raw)
+            lines += written
         body: bytes | None = None
         length: int | None = None
         if isinstance(request.stream, httpx.ByteStream):
@@ -280,10 +287,27 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         lines[0] = b"%b %b HTTP/1.1" % (method.encode(), target)
         lines[1] = b"Host: %b" % (host or url.netloc)
         head = b"\r\n".join(lines) + b"\r\n\r\n"
-        breaks = len(lines) + 1
+        breaks += len(lines)
         if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head or lines[0].count(b" ") != 2:
             raise RequestRefused("invalid_request", "a header or the path holds a control character; remove it")
         return head, body, length
+
+    def _lines_of(self, headers: RawHeaders) -> tuple[list[bytes], bytes, bytes]:
+        """Return the lines of headers that are not ours to write, and of those that are the host and the length."""
+        lines: list[bytes] = []
+        host = announced = b""
+        names = self._names
+        for name, value in headers:
+            prefix = names.get(name)
+            if prefix is None:
+                prefix = self._learn(name)
+            if prefix:
+                lines.append(prefix + value)
+            elif name.lower() == b"host":
+                host = host or value
+            elif name.lower() == b"content-length":
+                announced = value
+        return lines, host, announced
 
     def _learn(self, name: bytes) -> bytes:
         """Return what a header's line starts with, empty if it is ours to write, and remember it."""

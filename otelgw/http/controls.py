@@ -78,8 +78,10 @@ class Controls:
             only = tuple(name.lower() for name in policy.destinations)
             exchange.audience = Audience(only=only, without=exchange.audience.without)
         wrong: RequestRefused | None = None
-        headers = exchange.headers
-        if not self._named.isdisjoint(headers) or _PREFIX in b"\n".join(headers):
+        headers, findings = exchange.headers, exchange.findings
+        if findings.controlled is None:
+            findings.controlled = not self._named.isdisjoint(headers) or _PREFIX in b"\n".join(headers)
+        if findings.controlled:
             try:
                 self._read_headers(exchange, headers)
             except RequestRefused as error:
@@ -187,8 +189,7 @@ class Controls:
         audience, wanted = exchange.audience, self._wanted
         # Destinations that the config does not name; a key's policy chooses among those that it does.
         logging = exchange.grant.logging if exchange.grant is not None else ()
-        own = any(answers(each.name).isdisjoint(audience.without) for each in logging) and not audience.nobody
-        if own:
+        if logging and not audience.nobody and any(answers(each.name).isdisjoint(audience.without) for each in logging):
             wanted = True
         elif audience is not EVERYBODY and (self._destinations or logging):
             wanted = any(each.content and audience.includes(_answers(each)) for each in self._destinations)

@@ -12,11 +12,12 @@ from urllib.parse import quote
 from otelgw.config.settings import LoggingPolicy, Tracing
 from otelgw.http.body import Receive
 from otelgw.http.headers import allow_listed, credentials_in
-from otelgw.http.stream import OUTLET, Stream
+from otelgw.http.stream import OUTLET, Findings, Stream
 from otelgw.spool import Intent
 from otelgw.tracing.propagation import (
     RANDOM,
     SAMPLED,
+    TRACE_HEADERS,
     Remote,
     extract,
     extract_baggage,
@@ -75,6 +76,7 @@ class Exchange:
         "error_type",
         "extra_lines",
         "facts",
+        "findings",
         "first_byte",
         "first_chunk",
         "flags",
@@ -127,6 +129,8 @@ class Exchange:
         self.outlet: Stream | None = scope.pop(OUTLET, None)
         self.raw_headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self.raw_headers)
+        known = self.outlet.findings if self.outlet is not None else None
+        self.findings = Findings() if known is None else known
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.call_id = call_id_of(self.headers)
@@ -196,7 +200,9 @@ class Exchange:
 
     def begin_trace(self, tracing: Tracing, trust: str) -> None:
         """Continue, link or ignore the caller's trace context; decide on sampling."""
-        remote = None if trust == "ignore" else extract(self.raw_headers, tracing.propagators)
+        remote = None
+        if trust != "ignore" and not TRACE_HEADERS.isdisjoint(self.headers):
+            remote = extract(self.raw_headers, tracing.propagators)
         if remote is not None and remote.trace_id and trust == "continue":
             self.parent = remote
             self.trace_id = remote.trace_id

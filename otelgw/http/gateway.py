@@ -157,7 +157,7 @@ class Gateway:
             if not preflight:
                 if self.keys is None:
                     exchange.caller = self.auth.authenticate(exchange.headers)
-                else:
+                elif not self.keys.admit_known(exchange):
                     await self.keys.admit(exchange)
         except GatewayError as error:
             exchange.begin_trace(tracing, tracing.trust if error.error_type == "forbidden" else "ignore")

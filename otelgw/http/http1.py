@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import MutableMapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from otelgw.errors import GatewayError, error_body
 from otelgw.http.framing import MAX_HEADERS, HeadRefused, check, tokens
+from otelgw.http.heads import KnownHead
 from otelgw.http.http2 import Http2
 from otelgw.http.stream import RawHeaders, Stream, http_scope
 
@@ -28,6 +30,8 @@ _LARGE = 32 * 1024  # bytes
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b" % (status, phrase) for status, phrase in _PHRASES.items()}
 _ERROR_TYPES = {408: "request_timeout", 500: "internal"}
+_FIRST_KNOWN, _LAST_KNOWN = 2, 8  # of a connection's requests that are parsed, those whose heads are remembered
+_FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _MALFORMED = "The request is not valid HTTP/1.1."
 
 
@@ -45,13 +49,10 @@ class Http1Stream(Stream):
 
     immediate = True
 
-    def __init__(self, http1: Http1, method: str, target: bytes, version: str, headers: RawHeaders) -> None:
-        connection = http1.connection
-        super().__init__(
-            http_scope(method, target, version, headers, connection.scheme, connection.client, connection.server)
-        )
+    def __init__(self, http1: Http1, scope: MutableMapping[str, Any]) -> None:
+        super().__init__(scope)
         self._http1 = http1
-        self.persistent = version == "1.1"
+        self.persistent = scope["http_version"] == "1.1"
         self.close = False
         self._expects = False
         self._head = b""
@@ -78,13 +79,13 @@ class Http1Stream(Stream):
         parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
         length = -1
         for name, value in headers:
-            if name == b"connection":
+            if name not in _FRAMING:
+                parts.append(name + b": " + value)
+            elif name == b"connection":
                 close = close or b"close" in value.lower()
             elif name == b"content-length" and status != HTTPStatus.NO_CONTENT:
                 length = int(value)
                 parts.append(b"content-length: %d" % length)
-            elif name not in {b"transfer-encoding", b"content-length"}:
-                parts.append(b"%b: %b" % (name, value))
         self._bodiless = self.scope["method"] == "HEAD" or status in {204, 304}
         self._remaining = 0 if self._bodiless else length
         if self._remaining < 0:
@@ -114,21 +115,35 @@ class Http1Stream(Stream):
     def put_out(self, data: bytes) -> bool:
         if self.gone:
             raise ConnectionResetError("the caller has gone")
-        if self._head or not self._chunked or len(data) > _LARGE:
-            return self._write_body(data, more=True)
-        return self._http1.connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return self._write_body(data, more=True)
 
     async def drained(self) -> None:
         await self._http1.connection.drain()
+
+    def put_last(self, data: bytes) -> bool:
+        if self.gone:
+            raise ConnectionResetError("the caller has gone")
+        if self._write_body(data, more=False):
+            return True
+        self._conclude()
+        return False
+
+    async def concluded(self) -> None:
+        await self._http1.connection.drain()
+        self._conclude()
 
     async def _send_body(self, data: bytes, more: bool) -> None:
         if self._write_body(data, more=more):
             await self._http1.connection.drain()
         if not more:
-            if self._remaining > 0:
-                raise RuntimeError("the answer is shorter than its Content-Length")
-            self.complete = True
-            self._http1.answered(self)
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """The answer is out."""
+        if self._remaining > 0:
+            raise RuntimeError("the answer is shorter than its Content-Length")
+        self.complete = True
+        self._http1.answered(self)
 
     def _write_body(self, data: bytes, *, more: bool) -> bool:
         """Write a part of the body; return whether the connection has more than it should."""
@@ -192,6 +207,8 @@ class Http1:
         self._replaying = False
         self._upgrading: tuple[bytes, Http1Stream] | None = None
         self._successor: tuple[Http2, bytes] | None = None
+        self._known: KnownHead | None = None
+        self._parsed = 0  # requests that came in one piece and had to be parsed
 
     def _reset_head(self) -> None:
         self._in_head = True
@@ -202,11 +219,37 @@ class Http1:
 
     def receive(self, data: bytes) -> None:
         """Take what the caller sent."""
+        between = self._stream is None and not (self._head_begun or self._head_fed or self._deaf)
+        if between and self._known is not None and self._repeated(self._known, data):
+            return
         self._feed(data)
+        if between:
+            self._remember(data)
         if self._successor is not None:
             http2, rest = self._successor
             self.connection.upgrade(http2)
             http2.receive(rest)
+
+    def _repeated(self, known: KnownHead, data: bytes) -> bool:
+        """Take a request whose head is known, if ``data`` is one."""
+        found = known.match(data)
+        if found is None:
+            return False
+        scope, body = found
+        stream = Http1Stream(self, scope)
+        stream.findings = known.findings
+        stream.put(body)
+        stream.end()
+        self._admit(stream)
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """Note the head of a request that came in one piece, unless the connection has shown that its heads differ."""
+        stream = self._stream
+        if stream is not None and stream.ended and stream.persistent and not self._head_begun:
+            self._parsed += 1
+            if _FIRST_KNOWN <= self._parsed < _LAST_KNOWN:
+                self._known = KnownHead.of(data, stream.scope)
 
     def is_full(self) -> bool:
         """Whether nothing more should be read for now."""
@@ -281,7 +324,9 @@ class Http1:
         self._check_size()
         method, version = parser.get_method(), parser.get_http_version()
         target = check(method, self._target, version, headers)
-        stream = Http1Stream(self, method.decode("ascii"), target, version, headers)
+        place = self.connection
+        scope = http_scope(method.decode("ascii"), target, version, headers, place.scheme, place.client, place.server)
+        stream = Http1Stream(self, scope)
         stream.persistent = self._last_persistent = stream.persistent and parser.should_keep_alive()
         self._in_head = False
         self._receiving = stream
@@ -387,6 +432,7 @@ class Http1:
     def leave(self) -> None:
         """The caller has gone."""
         self._deaf = True
+        self._known = None
         self._waiting.clear()
         for stream in (self._stream, self._receiving):
             if stream is not None and not stream.complete:

@@ -14,6 +14,18 @@ __all__ = ["LazyHeaders"]
 RawHeaders = list[tuple[bytes, bytes]]
 
 
+class Block:
+    """Headers that many requests have. ``wire``: the same as lines joined by line breaks, ``lines`` of them, once they
+    have been written."""
+
+    __slots__ = ("headers", "lines", "wire")
+
+    def __init__(self, headers: RawHeaders) -> None:
+        self.headers = headers
+        self.wire = b""
+        self.lines = 0
+
+
 class LazyHeaders(httpx.Headers):
     """Headers with their case and order; everything that ``httpx.Headers`` can do works."""
 
@@ -37,3 +49,22 @@ class LazyHeaders(httpx.Headers):
         if self._index is None:
             return self._given
         return [(name, value) for name, _, value in self._index]
+
+
+class BlockHeaders(LazyHeaders):
+    """The same around a block: a list of its own is made when somebody asks for it. ``untouched``: nobody did."""
+
+    def __init__(self, before: RawHeaders, block: Block, after: RawHeaders) -> None:
+        self._index = None
+        self._encoding = None
+        self._around = (before, after)
+        self.block = block
+
+    @property
+    def untouched(self) -> bool:
+        return self._index is None
+
+    @property
+    def _given(self) -> RawHeaders:  # type: ignore[override]
+        before, after = self._around
+        return [*before, *self.block.headers, *after]

@@ -19,13 +19,17 @@ from otelgw.http.controls import Controls
 from otelgw.http.curl import command
 from otelgw.http.exchange import Exchange
 from otelgw.http.headers import to_upstream, without_secrets
+from otelgw.http.lazy_headers import Block
 from otelgw.http.routes import Route
 from otelgw.http.routing import Router, Upstream
+from otelgw.http.stream import Findings
 from otelgw.tracing.propagation import inject
 from otelgw.tracing.record import Attempt, Capture
 from otelgw_exporters import semconv
 
 __all__ = ["Outbound", "prepare"]
+
+RawHeaders = list[tuple[bytes, bytes]]
 
 _PEEK = 8 * 1024 * 1024  # bytes of an upload to a files route that are searched for a `model` field
 _USAGE_ROUTES = frozenset({"chat/completions", "completions"})
@@ -40,6 +44,7 @@ _REDIRECTING_HEADERS: dict[bytes, str] = {
     if (prefix or field not in _ORDINARY_HEADERS) and prefix + spelling != "x-litellm-api-key"
 }
 _SPECIAL_HEADERS = frozenset(_REDIRECTING_HEADERS)
+_KNOWN_UPSTREAMS = 16  # whose headers are kept for the next request of a connection
 _IDENTIFIER = 1024  # characters of an id chosen by the caller
 _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
@@ -73,11 +78,10 @@ class Outbound:
     def request(self, upstream: Upstream, attempt: Attempt, exchange: Exchange, *, inject_usage: bool) -> httpx.Request:
         """Return the request for one attempt."""
         deployment = upstream.deployment
-        own = [*deployment.auth, *deployment.headers]
-        if self.mislabelled:
-            own.append((b"content-type", b"application/json"))
+        block = exchange.findings.upward.get((upstream, self.mislabelled)) or self._block(upstream, exchange)
+        headers: RawHeaders | Block = block
         if deployment.forward_trace:
-            own += inject(
+            headers = block.headers + inject(
                 deployment.forward_trace,
                 exchange.trace_id,
                 attempt.span_id,
@@ -85,7 +89,6 @@ class Outbound:
                 exchange.state,
                 exchange.baggage_header,
             )
-        headers = to_upstream(exchange.raw_headers, own, forward_credentials=deployment.forward_client_headers)
         content, length = self._body(deployment, inject_usage)
         body: bytes | AsyncIterator[bytes] = content if self.rest is None else _joined(content, self.rest)
         url = upstream.endpoint(self.path, self.query_for(deployment)).url
@@ -94,6 +97,19 @@ class Outbound:
         if deployment.mock_response is not None:
             request.extensions["otelgw.mock_response"] = deployment.mock_response
         return request
+
+    def _block(self, upstream: Upstream, exchange: Exchange) -> Block:
+        """Return the headers for an upstream, but for those of the trace."""
+        deployment = upstream.deployment
+        own = [*deployment.auth, *deployment.headers]
+        if self.mislabelled:
+            own.append((b"content-type", b"application/json"))
+        headers = to_upstream(exchange.raw_headers, own, forward_credentials=deployment.forward_client_headers)
+        known = exchange.findings.upward
+        if len(known) >= _KNOWN_UPSTREAMS:
+            known.clear()
+        block = known[upstream, self.mislabelled] = Block(headers)
+        return block
 
     def command(self, upstream: Upstream, request: httpx.Request, attempt: Attempt, limit: int) -> str:
         """Return ``request`` as a curl command, keys replaced; at most ``limit`` bytes of its body."""
@@ -179,6 +195,7 @@ async def prepare(
         redirecting |= _redirecting_fields(outbound.fields)
     if redirecting:
         outbound.upstreams = [_redirect(outbound.upstreams[0], redirecting)]
+        exchange.findings = Findings()  # the key may be one from the body, which is this request's only
     return outbound
 
 

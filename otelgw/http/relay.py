@@ -293,8 +293,14 @@ class Relay:
         self._commit(exchange)
         if self._durable is not None:
             await self._durable()
-        await begin(exchange, send, exchange.status, headers, lines, alone=False)
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        outlet = exchange.outlet
+        if outlet is None or not outlet.immediate:
+            await begin(exchange, send, exchange.status, headers, lines, alone=False)
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+            return
+        outlet.begin(exchange.status, headers, lines, alone=False)
+        if outlet.put_last(body):
+            await outlet.concluded()
 
     async def _collect(self, exchange: Exchange, passing: _Passing, send: Send) -> list[bytes] | None:
         """Return the chunks of the whole answer; None where it is larger than what is held, and was passed on."""
@@ -359,9 +365,7 @@ class Relay:
                 exchange.first_byte = exchange.now()
             add(chunk)
             out = chunk if stream_filter is None else stream_filter.feed(chunk)
-            for secret in secrets:
-                if secret in out:
-                    out = mask(out, secrets)
+            out = mask(out, secrets)
             if out:
                 if not exchange.first_chunk:
                     exchange.first_chunk = exchange.now()

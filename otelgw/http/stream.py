@@ -8,7 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["OUTLET", "Application", "Stream", "http_scope", "pairs_of", "rendered"]
+from otelgw.http.lazy_headers import Block
+from otelgw.tracing.record import Caller
+
+__all__ = ["OUTLET", "Application", "Findings", "Stream", "http_scope", "pairs_of", "rendered"]
 
 log = logging.getLogger(__name__)
 
@@ -61,22 +64,51 @@ def http_scope(
     }
 
 
+class Findings:
+    """What follows from a request's head, the length of its body and its trace context left aside; each fact is noted
+    by whom it concerns, for the next request with that head.
+
+    ``key``: the SHA-256 of the key and who holds it, if that is the master key. ``controlled``: there are headers that
+    say how to record. ``upward``: what goes to an upstream, by upstream.
+    """
+
+    __slots__ = ("controlled", "key", "upward")
+
+    def __init__(self) -> None:
+        self.key: tuple[str, Caller | None] | None = None
+        self.controlled: bool | None = None
+        self.upward: dict[object, Block] = {}
+
+
 class Stream:
     """A request's body comes in by ``put`` and ``end``; a protocol's subclass sends the answer.
 
     ``ended``: the request is here to its last byte. ``begun``: the answer's head was handed over. ``complete``: its end
     was, too. ``gone``: the caller is not there any more. ``queued`` counts body bytes that the application has not
-    taken yet.
+    taken yet. ``findings``: what is known of the head from requests before.
     """
 
-    __slots__ = ("_on_leave", "_parts", "_told", "_waiter", "begun", "complete", "ended", "gone", "queued", "scope")
+    __slots__ = (
+        "_on_leave",
+        "_parts",
+        "_told",
+        "_waiter",
+        "begun",
+        "complete",
+        "ended",
+        "findings",
+        "gone",
+        "queued",
+        "scope",
+    )
 
-    immediate = False  # ``put_out`` and ``drained`` can be used
+    immediate = False  # ``put_out``, ``put_last`` and what is awaited after them can be used
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.scope = scope
         self.ended = self.begun = self.complete = self.gone = False
         self.queued = 0
+        self.findings: Findings | None = None
         self._parts: list[bytes] = []
         self._told = False
         self._waiter: asyncio.Future[None] | None = None
@@ -169,6 +201,24 @@ class Stream:
 
     async def drained(self) -> None:
         """Wait until the caller has taken enough of what was put out.
+
+        Raises:
+            ConnectionResetError: the caller has gone.
+        """
+        raise NotImplementedError
+
+    def put_last(self, data: bytes) -> bool:
+        """Send the last part of the answer's body like ``put_out``; return True where the answer is over only when
+        ``concluded`` was awaited.
+
+        Raises:
+            ConnectionResetError: the caller has gone.
+            RuntimeError: the body is not as long as the head said.
+        """
+        raise NotImplementedError
+
+    async def concluded(self) -> None:
+        """Wait until the caller has taken enough of the answer, and end it.
 
         Raises:
             ConnectionResetError: the caller has gone.

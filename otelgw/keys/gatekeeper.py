@@ -33,6 +33,7 @@ from otelgw.keys.schema import period_end
 from otelgw.keys.shared import SharedRates
 from otelgw.keys.store import open_store
 from otelgw.keys.table import Counted, Refusal, Subject, Table
+from otelgw.tracing.record import Caller
 
 __all__ = ["Gatekeeper"]
 
@@ -97,32 +98,51 @@ class Gatekeeper:
             self._executor = ThreadPoolExecutor(1, "keys")
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
-    async def admit(self, exchange: Exchange) -> None:
-        """Find out who calls.
+    def admit_known(self, exchange: Exchange) -> bool:
+        """Find out who calls where that is known here; return whether it is, else ``admit`` has to ask.
 
         Raises:
-            RequestRefused: 401 for no, an unknown, an expired or a blocked key; 429 after too many unknown ones.
-            GatewayError: 503: the key is not known here and the store cannot be asked.
+            RequestRefused: 401 for no, an expired or a blocked key.
         """
-        digest, caller = self.auth.recognise(exchange.headers)
+        digest, caller = self._key_of(exchange)
         if caller is not None:
             exchange.caller = caller
-            return
+            return True
         if not digest:
             raise RequestRefused("unauthorized", "A key is needed. Send it as Authorization: Bearer <key>.")
         found = self._remembered(digest)
+        if found is not None:
+            self._accept(exchange, found)
+        return found is not None
+
+    async def admit(self, exchange: Exchange) -> None:
+        """Find out who calls, by the store.
+
+        Raises:
+            RequestRefused: 401 for an unknown, an expired or a blocked key; 429 after too many unknown ones.
+            GatewayError: 503: the key is not known here and the store cannot be asked.
+        """
+        digest, _ = self._key_of(exchange)
+        address = (exchange.scope.get("client") or ("",))[0]
+        # A key that was good before is not guessed: others at its address must not keep it out.
+        wait = 0.0 if digest in self._held else self._logins.wait(address, time.monotonic())
+        if wait > 0:
+            raise RequestRefused(
+                "rate_limited", "Too many unknown keys from this address.", retry_after=math.ceil(wait)
+            )
+        found = await self._loaded(digest)
         if found is None:
-            address = (exchange.scope.get("client") or ("",))[0]
-            # A key that was good before is not guessed: others at its address must not keep it out.
-            wait = 0.0 if digest in self._held else self._logins.wait(address, time.monotonic())
-            if wait > 0:
-                raise RequestRefused(
-                    "rate_limited", "Too many unknown keys from this address.", retry_after=math.ceil(wait)
-                )
-            found = await self._loaded(digest)
-            if found is None:
-                self._logins.failed(address, time.monotonic())
-                raise RequestRefused("unauthorized", "The key is not known. Send it as Authorization: Bearer <key>.")
+            self._logins.failed(address, time.monotonic())
+            raise RequestRefused("unauthorized", "The key is not known. Send it as Authorization: Bearer <key>.")
+        self._accept(exchange, found)
+
+    def _key_of(self, exchange: Exchange) -> tuple[str, Caller | None]:
+        findings = exchange.findings
+        if findings.key is None:
+            findings.key = self.auth.recognise(exchange.headers)
+        return findings.key
+
+    def _accept(self, exchange: Exchange, found: Grant) -> None:
         # Who it is goes onto the trace also of a key that is not accepted any more.
         exchange.caller = msgspec.structs.replace(found.caller, authenticated=False)
         found.check(time.time())

@@ -20,9 +20,10 @@ from otelgw.dialects.registry import dialect
 from otelgw.errors import ANSWERS
 from otelgw.tracing.bodies import Body, readable
 from otelgw.tracing.record import Capture, Record, Target
+from otelgw.tracing.usage import USAGE
 from otelgw_exporters import semconv
 
-__all__ = ["Generation", "facts_without_content", "read"]
+__all__ = ["Generation", "cost_of", "facts_without_content", "read"]
 
 _CLIENT_ERROR = 400
 _OPENING = (b"{", b"[")
@@ -34,17 +35,6 @@ _REFUSED_KEY = (401, 403)
 _QUOTING = frozenset({"invalid_json", "invalid_request", "upstream_bad_response"})
 _PLAIN_MESSAGES = frozenset(ANSWERS) - _QUOTING | {"client_disconnect", "worker_killed"}
 
-_USAGE = (
-    ("input", semconv.GEN_AI_USAGE_INPUT_TOKENS),
-    ("output", semconv.GEN_AI_USAGE_OUTPUT_TOKENS),
-    ("cache_read", semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS),
-    ("cache_write", semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS),
-    ("reasoning", semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS),
-    ("audio_input", semconv.GEN_AI_USAGE_AUDIO_INPUT_TOKENS),
-    ("audio_output", semconv.GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS),
-    ("image_input", semconv.GEN_AI_USAGE_IMAGE_INPUT_TOKENS),
-    ("image_output", semconv.GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS),
-)
 _USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
 
@@ -192,13 +182,13 @@ def facts_without_content(
 def _usage_attributes(record: Record, usage: Usage | None, response: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {semconv.OTELGW_USAGE_SOURCE: "none"}
     if usage is not None:
-        for field, attribute in _USAGE:
+        for field, attribute in USAGE:
             value = getattr(usage, field)
             if value is not None:
                 found[attribute] = value
         if usage.input is not None or usage.output is not None:
             found[semconv.OTELGW_USAGE_SOURCE] = "provider"
-    amount, source = _cost(record, usage, response.get(semconv.GEN_AI_RESPONSE_MODEL) or "")
+    amount, source = cost_of(record, usage, response.get(semconv.GEN_AI_RESPONSE_MODEL) or "")
     if amount is not None:
         found[semconv.GEN_AI_USAGE_COST] = amount
         found[semconv.OTELGW_COST_AMOUNT] = amount
@@ -207,7 +197,7 @@ def _usage_attributes(record: Record, usage: Usage | None, response: Mapping[str
     return found
 
 
-def _cost(record: Record, usage: Usage | None, response_model: str) -> tuple[float | None, str]:
+def cost_of(record: Record, usage: Usage | None, response_model: str) -> tuple[float | None, str]:
     """Return the cost in USD and who says so: the provider, or the price list it was computed with."""
     price = record.target.price
     reported = usage.cost if usage is not None else None

@@ -31,7 +31,7 @@ from otelgw_collector.trace_state import carried
 from otelgw_exporters import semconv
 from otelgw_exporters.layers import Layers
 
-__all__ = ["build"]
+__all__ = ["build", "overhead"]
 
 _SECOND = 1_000_000_000
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
@@ -256,9 +256,9 @@ def _add_generation_attributes(found: dict[str, Any], record: Record) -> None:
         waited = (record.first_byte - record.upstream_start) / _SECOND
         found[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = max(0.0, waited)
     found[semconv.OTELGW_ATTEMPTS] = len(record.attempts)
-    overhead = _overhead(record)
-    if overhead is not None:
-        found[semconv.OTELGW_OVERHEAD_DURATION] = overhead
+    took = overhead(record)
+    if took is not None:
+        found[semconv.OTELGW_OVERHEAD_DURATION] = took
     for capture, names in ((record.request, _REQUEST_MARKS), (record.response, _RESPONSE_MARKS)):
         if capture.sha256 and not capture.withheld:
             put(found, _capture_marks(capture, *names))
@@ -312,7 +312,7 @@ def _links(record: Record) -> tuple[Link, ...]:
     return (Link(SpanContext(int(record.link_trace_id, 16), int(record.link_span_id, 16), is_remote=True)),)
 
 
-def _overhead(record: Record) -> float | None:
+def overhead(record: Record) -> float | None:
     """Return the seconds that the gateway itself took of the time to the caller's first byte.
 
     That is the time until the upstream was called, and from having what is sent first (the whole answer where it is
