@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from otelgw_collector import address
 from otelgw_collector.address import Address
@@ -13,20 +13,13 @@ from otelgw_collector.aside import Aside
 from otelgw_collector.quarantine import Quarantine
 from otelgw_collector.segment_format import ADDRESSED, INTENT, SETTLED, VERSION, Entry
 
-__all__ = ["Decoded", "Decoder"]
+__all__ = ["Decoder"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _SILENT = frozenset({INTENT, SETTLED})
-
-
-class Decoded(NamedTuple, Generic[T]):
-    """A record, and for whom it is if not for everybody."""
-
-    subject: T
-    address: Address | None = None
 
 
 class Decoder(Generic[T]):
@@ -40,15 +33,21 @@ class Decoder(Generic[T]):
         self._decode = decode
         self._aside = aside
         self._quarantine = quarantine
+        self._named: tuple[Path | None, str] = (None, "")
         self.failed = 0
         self.quarantined = 0
         self.newer = 0
 
-    def __call__(self, segment: Path, entry: Entry) -> list[Decoded[T]]:
-        """Return the decoded record as a list of one; an empty list if it is none or cannot be decoded."""
+    def __call__(self, segment: Path, entry: Entry) -> list[tuple[T, Address | None]]:
+        """Return the decoded record as a list of one, with its address if it is not for everybody; an empty list if it
+        is none or cannot be decoded.
+        """
         if entry.kind in _SILENT and entry.version <= VERSION:
             return []
-        record = f"{segment.name}@{entry.end}"
+        known = self._named  # of the record before this one, which mostly is in the same segment
+        if known[0] is not segment:
+            known = self._named = (segment, segment.name)
+        record = f"{known[1]}@{entry.end}"
         if entry.version > VERSION:
             self._keep(segment, entry, "it was written by a newer otelgw", newer=True)
             return []
@@ -57,7 +56,8 @@ class Decoder(Generic[T]):
             return []
         self._quarantine.note(record)
         try:
-            return [self._decoded(entry)]
+            decode = self._decode.get(entry.kind)
+            return [(decode(entry.payload), None) if decode is not None else self._decoded(entry)]
         except Exception as error:  # noqa: BLE001 - whatever is in it, one record must not stop the others
             # The error's type only: its text may quote the record.
             self._keep(segment, entry, type(error).__name__)
@@ -65,11 +65,11 @@ class Decoder(Generic[T]):
         finally:
             self._quarantine.clear()
 
-    def _decoded(self, entry: Entry) -> Decoded[T]:
+    def _decoded(self, entry: Entry) -> tuple[T, Address | None]:
         if entry.kind == ADDRESSED:
             found = address.decode(entry.payload)
-            return Decoded(self._of_kind(found.kind)(found.payload), found)
-        return Decoded(self._of_kind(entry.kind)(entry.payload))
+            return self._of_kind(found.kind)(found.payload), found
+        return self._of_kind(entry.kind)(entry.payload), None
 
     def _of_kind(self, kind: int) -> Callable[[bytes], T]:
         try:

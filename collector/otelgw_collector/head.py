@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _SETTLED = 2_000_000_000  # nanoseconds
 _AT_ONCE = 256 * 1024  # bytes of one segment that are read at a time
+_TURN = 8 * 1024  # bytes of records after which the processor is offered to others: a fraction of a millisecond
 _TOGETHER = 32  # records that are offered together: some milliseconds of work
 
 
@@ -70,6 +71,7 @@ class Head(Generic[T]):
         self._unopened: set[Path] = set()
         self._said: set[str] = set()
         self._listed = 0
+        self._unoffered = 0
 
     @property
     def segments(self) -> frozenset[str]:
@@ -218,7 +220,10 @@ class Head(Generic[T]):
                         self._observe(subject)
                     if wanted:
                         self._fan_out.add(key, entry.end, len(entry.payload), subject, address)
-                offer_turn()
+                self._unoffered += len(entry.payload)
+                if self._unoffered > _TURN:
+                    self._unoffered = 0
+                    offer_turn()
         if wanted:
             self._fan_out.gather()
         end = entries[-1].end

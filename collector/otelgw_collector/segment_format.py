@@ -60,6 +60,9 @@ _SALVAGE = 1024 * 1024 * 1024  # bytes of CRC that the search for a lost marker 
 _TAIL = re.compile(b"(?=[\x01-%c][%c-%c])" % (VERSION, RECORD, OTLP))
 
 
+_new = tuple.__new__  # of a named tuple, without the call of its own constructor
+
+
 class Entry(NamedTuple):
     """One record of a segment. ``end`` is the offset of the first byte after it: the cursor once it is dealt with."""
 
@@ -111,16 +114,10 @@ class Parsed(NamedTuple):
 
 def _read_entry(buffer: bytes, at: int, base: int, marker: bytes) -> Entry | None:
     """Return the whole, undamaged record at ``at``; None if there is none."""
-    if at < 0 or at + _ENTRY.size > len(buffer):
-        return None
-    mark, length, check, version, kind = _ENTRY.unpack_from(buffer, at)
-    start = at + _ENTRY.size
-    if mark != marker or length > MAX_PAYLOAD or start + length > len(buffer):
-        return None
-    payload = buffer[start : start + length]
-    if crc32(payload, int.from_bytes(marker, "little") ^ (version << 8 | kind)) != check:
-        return None
-    return Entry(base + start + length, kind, version, payload)
+    found: list[Entry] = []
+    if at >= 0:
+        _read_run(buffer, at, base, marker, found, once=True)
+    return found[0] if found else None
 
 
 def parse(buffer: bytes, base: int, marker: bytes) -> Parsed:
@@ -132,17 +129,35 @@ def parse(buffer: bytes, base: int, marker: bytes) -> Parsed:
     entries: list[Entry] = []
     at = skipped = 0
     while at < len(buffer):
-        entry = _read_entry(buffer, at, base, marker)
+        at = _read_run(buffer, at, base, marker, entries)
+        gap, entry = at, None
+        while entry is None and (at := buffer.find(marker, at + 1)) >= 0:
+            entry = _read_entry(buffer, at, base, marker)
         if entry is None:
-            gap = at
-            while entry is None and (at := buffer.find(marker, at + 1)) >= 0:
-                entry = _read_entry(buffer, at, base, marker)
-            if entry is None:
-                return Parsed(entries, gap, skipped)
-            skipped += at - gap
+            return Parsed(entries, gap, skipped)
+        skipped += at - gap
         entries.append(entry)
         at = entry.end - base
     return Parsed(entries, at, skipped)
+
+
+def _read_run(buffer: bytes, at: int, base: int, marker: bytes, entries: list[Entry], *, once: bool = False) -> int:
+    """Add the whole, undamaged records that follow each other from ``at`` on, or the one; return where the next is."""
+    seed, head, most = int.from_bytes(marker, "little"), _ENTRY.size, len(buffer)
+    while at + head <= most:
+        mark, length, check, version, kind = _ENTRY.unpack_from(buffer, at)
+        start = at + head
+        end = start + length
+        if mark != marker or length > MAX_PAYLOAD or end > most:
+            break
+        payload = buffer[start:end]
+        if crc32(payload, seed ^ (version << 8 | kind)) != check:
+            break
+        entries.append(_new(Entry, (base + end, kind, version, payload)))
+        at = end
+        if once:
+            break
+    return at
 
 
 def salvage_marker(buffer: bytes) -> bytes | None:

@@ -8,7 +8,9 @@ any request, of an ordinary one too, and what it makes is what counts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from otelgw.dialects import ordinary_chat, sse
 from otelgw.dialects.facts import Usage
@@ -43,7 +45,7 @@ class Likeness:
         self.route_name = f"{record.method} {record.route}" if record.route else record.method
 
 
-class Ordinary(NamedTuple):
+class Ordinary(msgspec.Struct, frozen=True, gc=False):
     """An ordinary request and its one ``attempt``. Times are nanoseconds since the epoch, ``overhead`` is seconds."""
 
     record: Record

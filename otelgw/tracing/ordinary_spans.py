@@ -35,6 +35,8 @@ _COST, _AMOUNT, _OVERHEAD, _FIRST_BYTE = map(
         semconv.OTELGW_ATTEMPT_TIME_TO_FIRST_BYTE,
     ),
 )
+_TOTALS = 3  # input, output and their sum: all that most answers tell
+_IN_AND_OUT = USAGE[:2]
 # Written down here by name: an encoder that changes one of them cannot be replaced.
 _NAMES = frozenset(
     {
@@ -99,46 +101,53 @@ class OrdinarySpans:
         ids = b"\x0a\x10" + bytes.fromhex(record.trace_id) + b"\x12\x08"
         server_id, generation_id = bytes.fromhex(record.span_id), bytes.fromhex(record.generation_span_id)
         common = text_head(semconv.OTELGW_CALL_ID, len(record.call_id)) + record.call_id.encode() + frame.user
-        server = [ids, server_id]
-        if record.parent_span_id:
-            server += (b"\x22\x08", bytes.fromhex(record.parent_span_id))
-        server += (
-            frame.server_name,
-            _times(0x39, record.start, 0x41, request.end),
-            _UNSET,
-            FLAGS_REMOTE[flags] if record.parent_span_id else local,
-            frame.server_told,
-            *self._server(request),
-            common,
+        parent = b"\x22\x08" + bytes.fromhex(record.parent_span_id) if record.parent_span_id else b""
+        server = b"".join(
+            (
+                ids,
+                server_id,
+                parent,
+                frame.server_name,
+                _times(0x39, record.start, 0x41, request.end),
+                _UNSET,
+                FLAGS_REMOTE[flags] if parent else local,
+                frame.server_told,
+                *self._server(request),
+                common,
+            )
         )
-        generation = (
-            ids,
-            generation_id,
-            b"\x22\x08",
-            server_id,
-            frame.generation_name,
-            _times(0x39, request.generation_start, 0x41, request.generation_end),
-            _UNSET,
-            local,
-            frame.generation_told,
-            *self._generation(request),
-            common,
+        generation = b"".join(
+            (
+                ids,
+                generation_id,
+                b"\x22\x08",
+                server_id,
+                frame.generation_name,
+                _times(0x39, request.generation_start, 0x41, request.generation_end),
+                _UNSET,
+                local,
+                frame.generation_told,
+                *self._generation(request),
+                common,
+            )
         )
-        tried = (
-            ids,
-            bytes.fromhex(attempt.span_id),
-            b"\x22\x08",
-            generation_id,
-            _ATTEMPT_NAME,
-            _times(0x39, request.attempt_start, 0x41, request.attempt_end),
-            _UNSET,
-            local,
-            frame.attempt_told,
-            *_attempt(request),
-            common,
+        tried = b"".join(
+            (
+                ids,
+                bytes.fromhex(attempt.span_id),
+                b"\x22\x08",
+                generation_id,
+                _ATTEMPT_NAME,
+                _times(0x39, request.attempt_start, 0x41, request.attempt_end),
+                _UNSET,
+                local,
+                frame.attempt_told,
+                *_attempt(request),
+                common,
+            )
         )
-        sizes = [varint(sum(map(len, span))) for span in (server, generation, tried)]
-        joined = b"".join((b"\x12", sizes[0], *server, b"\x12", sizes[1], *generation, b"\x12", sizes[2], *tried))
+        spans = (b"\x12", varint(len(server)), server, b"\x12", varint(len(generation)), generation)
+        joined = b"".join((*spans, b"\x12", varint(len(tried)), tried))
         return Bundle(EncodedSpan(*self._around, joined), 3)
 
     def _frame(self, likeness: Likeness) -> _Frame:
@@ -168,7 +177,7 @@ class OrdinarySpans:
             or self._keep(self._kinds, kind, answer.attributes() | {semconv.OTELGW_USAGE_SOURCE: "provider"}),
         ]
         usage = request.usage
-        for name, attribute in USAGE:
+        for name, attribute in USAGE if len(answer.usage) > _TOTALS else _IN_AND_OUT:
             value = getattr(usage, name)
             if value is not None:
                 found.append(self._number(attribute, value))
