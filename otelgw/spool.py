@@ -149,7 +149,8 @@ class Spool:
                 if settles:
                     self._unsettled.append(settles)
                 raise
-            self._settle()
+            if self._unsettled:
+                self._settle()
         elif self._allows():
             self._strangers.append(payload)
         self._appended += 1

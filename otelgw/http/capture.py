@@ -6,6 +6,7 @@ Memory is bounded twice: per body, and by one budget for all captures in flight 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from otelgw.tracing.record import Capture
@@ -16,13 +17,22 @@ if TYPE_CHECKING:
 __all__ = ["BodyCapture", "Budget", "is_text"]
 
 _TEXT = ("application/json", "text/", "application/x-ndjson", "application/jsonl", "application/x-www-form-urlencoded")
+_LONGEST_TYPE = 64  # characters
 _STARVED = 16 * 1024  # what a capture may still keep of the tail when the worker's budget is used up
 
 
 def is_text(content_type: str) -> bool:
     """Return whether bodies of this media type are recorded as they are: JSON, server-sent events and text."""
+    # The same few come with every request; a long one is a boundary, which comes once.
+    return _is_text(content_type) if len(content_type) <= _LONGEST_TYPE else _judge(content_type)
+
+
+def _judge(content_type: str) -> bool:
     essence = content_type.partition(";")[0].strip().lower()
     return essence.startswith(_TEXT) or essence.endswith(("+json", "/xml", "+xml"))
+
+
+_is_text = lru_cache(maxsize=256)(_judge)
 
 
 class Budget:

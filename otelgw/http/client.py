@@ -20,6 +20,7 @@ import math
 import re
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from functools import cached_property
 from typing import Any, cast
 
 import httpx
@@ -32,7 +33,7 @@ from otelgw.http.pool import Dialer, Pool
 from otelgw.http.proxy import Proxies, Proxy
 from otelgw.http.roundtrip import RoundTrip
 
-__all__ = ["UpstreamTransport", "build_request", "client_ssl_context", "timeout_extension"]
+__all__ = ["Address", "UpstreamTransport", "build_request", "client_ssl_context", "timeout_extension"]
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -57,6 +58,30 @@ _OURS = frozenset(
     }
 )
 _KNOWN_NAMES = 4096  # header names of which the verdict is remembered
+
+
+class Address(httpx.URL):
+    """A URL to which many requests go: what each of them needs of it is found once."""
+
+    @cached_property
+    def host(self) -> str:
+        return super().host
+
+    @cached_property
+    def netloc(self) -> bytes:
+        return super().netloc
+
+    @cached_property
+    def port(self) -> int | None:
+        return super().port
+
+    @cached_property
+    def raw_path(self) -> bytes:
+        return super().raw_path
+
+    @cached_property
+    def scheme(self) -> str:
+        return super().scheme
 
 
 class _Request(httpx.Request):
@@ -94,6 +119,14 @@ class _Response(httpx.Response):
         self._num_bytes_downloaded = 0
 
 
+class _Bytes(httpx.ByteStream):
+    """A request body that is here; ``content`` is all of it."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.content = content
+
+
 class _Body(httpx.AsyncByteStream):
     """A request body from an async iterable."""
 
@@ -104,17 +137,27 @@ class _Body(httpx.AsyncByteStream):
         return aiter(self._chunks)
 
 
+class _TimeoutExtension(dict[str, float]):
+    """Timeouts that many requests have, with what is made of them once."""
+
+    __slots__ = ("patience",)
+
+    patience: Patience
+
+
 def timeout_extension(timeouts: Timeouts) -> dict[str, float]:
     """Return ``extensions["timeout"]`` in seconds: our keys, and httpx's for a plugged-in transport."""
-    return {
-        "connect": timeouts.connect,
-        "pool": timeouts.connect,
-        "read": max(timeouts.first_byte, timeouts.idle),
-        "write": timeouts.idle,
-        "first_byte": timeouts.first_byte,
-        "idle": timeouts.idle,
-        "total": timeouts.total,
-    }
+    extension = _TimeoutExtension(
+        connect=timeouts.connect,
+        pool=timeouts.connect,
+        read=max(timeouts.first_byte, timeouts.idle),
+        write=timeouts.idle,
+        first_byte=timeouts.first_byte,
+        idle=timeouts.idle,
+        total=timeouts.total,
+    )
+    extension.patience = _patience(extension)
+    return extension
 
 
 def build_request(
@@ -132,21 +175,21 @@ def build_request(
     Transfer-Encoding, are added. ``content`` that is no bytes goes out chunked, or plain if its ``length`` in bytes is
     known. ``timeout`` is what ``timeout_extension`` returns: make it once per deployment.
     """
-    framing: RawHeaders = []
+    extensions = {} if timeout is None else {"timeout": timeout}
+    if isinstance(headers, Block):
+        if isinstance(content, bytes) and content:
+            return _Request(method, url, BlockHeaders(headers, url, len(content)), _Bytes(content), extensions)
+        headers = headers.headers
+    head = [(b"Host", url.netloc), *headers]
     stream: httpx.ByteStream | _Body
     if isinstance(content, bytes):
         stream = httpx.ByteStream(content)
         if content or method in _BODY_METHODS:
-            framing.append((b"Content-Length", b"%d" % len(content)))
+            head.append((b"Content-Length", b"%d" % len(content)))
     else:
         stream = _Body(content)
-        framing.append((b"Transfer-Encoding", b"chunked") if length is None else (b"Content-Length", b"%d" % length))
-    host = [(b"Host", url.netloc)]
-    if isinstance(headers, Block):
-        given: httpx.Headers = BlockHeaders(host, headers, framing)
-    else:
-        given = LazyHeaders(host + headers + framing)
-    return _Request(method, url, given, stream, {} if timeout is None else {"timeout": timeout})
+        head.append((b"Transfer-Encoding", b"chunked") if length is None else (b"Content-Length", b"%d" % length))
+    return _Request(method, url, LazyHeaders(head), stream, extensions)
 
 
 def client_ssl_context() -> ssl.SSLContext:
@@ -204,7 +247,8 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         connection = None if fresh else pool.take()
         if connection is None:
             connection = await pool.acquire(timeout.get("connect"), fresh=fresh)
-        trip = connection.send(head, body, _patience(timeout), started=started, without_body=request.method == "HEAD")
+        patience = timeout.patience if isinstance(timeout, _TimeoutExtension) else _patience(timeout)
+        trip = connection.send(head, body, patience, started=started, without_body=request.method == "HEAD")
         if body is None:
             await _upload(connection, trip, cast("AsyncIterable[bytes]", request.stream), length)
         else:
@@ -251,28 +295,19 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     def _encode(self, request: httpx.Request, proxy: Proxy | None) -> tuple[bytes, bytes | None, int | None]:
         """Return the head, the body if it is bytes, and the length of a streamed body if it was announced."""
+        given, stream = request.headers, request.stream
+        if proxy is None and isinstance(given, BlockHeaders) and given.untouched and isinstance(stream, _Bytes):
+            content = stream.content
+            return b"%b%d\r\n\r\n" % (self._start(request, given.block), len(content)), content, None
         url = request.url
         method = request.method
         target = url.raw_path
-        lines = [b"", b""]
-        host = announced = b""
-        given = request.headers
-        whole = isinstance(request.stream, httpx.ByteStream)
-        breaks = 1
-        if whole and isinstance(given, BlockHeaders) and given.untouched:
-            block = given.block
-            if not block.wire:
-                written, _, _ = self._lines_of(block.headers)
-                block.wire, block.lines = b"\r\n".join(written), len(written)
-            lines.append(block.wire)
-            breaks = block.lines
-        else:
-            written, host, announced = self._lines_of(given.raw)
-            lines += written
+        headers, host, announced = self._lines_of(given.raw)
+        lines = [b"", b"", *headers]
         body: bytes | None = None
         length: int | None = None
-        if isinstance(request.stream, httpx.ByteStream):
-            body = b"".join(request.stream)
+        if isinstance(stream, httpx.ByteStream):
+            body = b"".join(stream)
             if body or method in _BODY_METHODS:
                 lines.append(b"Content-Length: %d" % len(body))
         elif announced.isdigit():
@@ -286,11 +321,17 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                 lines.append(b"Proxy-Authorization: %b" % proxy.authorization)
         lines[0] = b"%b %b HTTP/1.1" % (method.encode(), target)
         lines[1] = b"Host: %b" % (host or url.netloc)
-        head = b"\r\n".join(lines) + b"\r\n\r\n"
-        breaks += len(lines)
-        if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head or lines[0].count(b" ") != 2:
-            raise RequestRefused("invalid_request", "a header or the path holds a control character; remove it")
-        return head, body, length
+        return _joined(lines) + b"\r\n\r\n", body, length
+
+    def _start(self, request: httpx.Request, block: Block) -> bytes:
+        """Return what a request to this URL with ``block`` begins with, up to the length of its body."""
+        url, method = request.url, request.method
+        if block.url is not url or block.method != method:
+            lines, _, _ = self._lines_of(block.headers)
+            first = b"%b %b HTTP/1.1" % (method.encode(), url.raw_path)
+            block.start = _joined([first, b"Host: %b" % url.netloc, *lines, b"Content-Length: "])
+            block.url, block.method = url, method
+        return block.start
 
     def _lines_of(self, headers: RawHeaders) -> tuple[list[bytes], bytes, bytes]:
         """Return the lines of headers that are not ours to write, and of those that are the host and the length."""
@@ -317,6 +358,19 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             self._names.clear()
         prefix = self._names[name] = b"" if name.lower() in _OURS else name + b": "
         return prefix
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    """Return the lines of a head, the first of them the request's.
+
+    Raises:
+        RequestRefused: 400: one of them would be read as more.
+    """
+    head = b"\r\n".join(lines)
+    breaks = len(lines) - 1
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head or lines[0].count(b" ") != 2:
+        raise RequestRefused("invalid_request", "a header or the path holds a control character; remove it")
+    return head
 
 
 def _patience(timeout: Mapping[str, float | None]) -> Patience:

@@ -285,8 +285,9 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._interim:
             raise _Malformed("a 1xx answer with a body")
-        if not self._complete:
-            cast("RoundTrip", self._trip).put(data)
+        trip = self._trip
+        if trip is not None and not self._complete:
+            trip.put(data)
 
     def on_message_complete(self) -> None:
         if self._interim:

@@ -143,11 +143,12 @@ class Gateway:
     async def _dispatch(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         tracing = self.settings.tracing
         refused: RequestRefused | None = None
-        match = None
+        raw_path = exchange.scope.get("raw_path") or exchange.path.encode()
+        match = routes.plain(exchange.path, raw_path, exchange.method)
         try:
-            raw_path = exchange.scope.get("raw_path") or exchange.path.encode()
-            routes.check_path(raw_path)
-            match = routes.match(exchange.path, exchange.method, self.settings.pass_through, raw_path)
+            if match is None:
+                routes.check_path(raw_path)
+                match = routes.match(exchange.path, exchange.method, self.settings.pass_through, raw_path)
             exchange.route = match.route.template
         except RequestRefused as error:
             refused = error

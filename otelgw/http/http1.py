@@ -31,6 +31,7 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b" % (status, phrase) for status, phrase in _PHRASES.items()}
 _ERROR_TYPES = {408: "request_timeout", 500: "internal"}
 _FIRST_KNOWN, _LAST_KNOWN = 2, 8  # of a connection's requests that are parsed, those whose heads are remembered
+_NO_CONTENT = HTTPStatus.NO_CONTENT.value
 _FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _MALFORMED = "The request is not valid HTTP/1.1."
 
@@ -83,7 +84,7 @@ class Http1Stream(Stream):
                 parts.append(name + b": " + value)
             elif name == b"connection":
                 close = close or b"close" in value.lower()
-            elif name == b"content-length" and status != HTTPStatus.NO_CONTENT:
+            elif name == b"content-length" and status != _NO_CONTENT:
                 length = int(value)
                 parts.append(b"content-length: %d" % length)
         self._bodiless = self.scope["method"] == "HEAD" or status in {204, 304}
@@ -100,7 +101,7 @@ class Http1Stream(Stream):
         if head.count(b"\n") != len(parts) - 1 or head.count(b"\r") != len(parts) - 1:
             raise ValueError("a header of the answer has a line break")
         self.close = close
-        self._head = b"%b\r\n%b%b\r\n" % (head, lines, http1.connection.edge.date()[0])
+        self._head = b"".join((head, b"\r\n", lines, http1.connection.edge.date()[0], b"\r\n"))
         if alone:
             http1.connection.loop.call_soon(self._send_head)
 
@@ -156,7 +157,7 @@ class Http1Stream(Stream):
                 connection.write(data)
                 out = b"\r\n"
             elif data:
-                out += b"%x\r\n%b\r\n" % (len(data), data)
+                out += b"%x\r\n" % len(data) + data + b"\r\n"
             if not more:
                 out += b"0\r\n\r\n"
         elif data and not self._bodiless:

@@ -15,15 +15,16 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Block:
-    """Headers that many requests have. ``wire``: the same as lines joined by line breaks, ``lines`` of them, once they
-    have been written."""
+    """Headers that many requests have. ``start``: what those with ``method`` to ``url`` begin with on the wire, noted
+    by who has written one."""
 
-    __slots__ = ("headers", "lines", "wire")
+    __slots__ = ("headers", "method", "start", "url")
 
     def __init__(self, headers: RawHeaders) -> None:
         self.headers = headers
-        self.wire = b""
-        self.lines = 0
+        self.start = b""
+        self.method = ""
+        self.url: httpx.URL | None = None
 
 
 class LazyHeaders(httpx.Headers):
@@ -52,12 +53,14 @@ class LazyHeaders(httpx.Headers):
 
 
 class BlockHeaders(LazyHeaders):
-    """The same around a block: a list of its own is made when somebody asks for it. ``untouched``: nobody did."""
+    """A block with the host and the length of a body, which are put around it when somebody looks. ``untouched``: what
+    is in here is what was given."""
 
-    def __init__(self, before: RawHeaders, block: Block, after: RawHeaders) -> None:
+    def __init__(self, block: Block, url: httpx.URL, length: int) -> None:
         self._index = None
         self._encoding = None
-        self._around = (before, after)
+        self._url = url
+        self._length = length
         self.block = block
 
     @property
@@ -66,5 +69,4 @@ class BlockHeaders(LazyHeaders):
 
     @property
     def _given(self) -> RawHeaders:  # type: ignore[override]
-        before, after = self._around
-        return [*before, *self.block.headers, *after]
+        return [(b"Host", self._url.netloc), *self.block.headers, (b"Content-Length", b"%d" % self._length)]

@@ -47,6 +47,7 @@ _SPECIAL_HEADERS = frozenset(_REDIRECTING_HEADERS)
 _KNOWN_UPSTREAMS = 16  # whose headers are kept for the next request of a connection
 _IDENTIFIER = 1024  # characters of an id chosen by the caller
 _FORM = "application/x-www-form-urlencoded"
+_JSON = "application/json"
 _MULTIPART = "multipart/form-data"
 
 
@@ -176,7 +177,7 @@ async def prepare(
     """
     special = not _SPECIAL_HEADERS.isdisjoint(exchange.headers)
     content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
-    if _essence(content_type) == _MULTIPART:
+    if content_type != _JSON and _essence(content_type) == _MULTIPART:
         outbound = await _prepare_form(exchange, match, receive, settings, router, controls, content_type)
     else:
         limits = settings.limits

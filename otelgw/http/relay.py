@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import httpx
@@ -58,10 +57,8 @@ _HTTPX_ERRORS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-@lru_cache
-def _asked(route: routes.Route) -> Target:
-    """Return the target of a request that is not routed yet: its record can still be read by the route's dialect."""
-    return Target(operation=route.operation, dialect=route.dialect)
+# The targets of requests that are not routed yet, by template: such a record can still be read by the route's dialect.
+_ASKED = {route.template: Target(operation=route.operation, dialect=route.dialect) for route in routes.ROUTES}
 
 
 class _Answer(NamedTuple):
@@ -111,7 +108,7 @@ class Relay:
         Raises:
             GatewayError: the caller gets this error, or a cut answer where one has begun.
         """
-        exchange.target = _asked(match.route)
+        exchange.target = _ASKED[match.route.template]
         grant = exchange.grant
         if grant is not None and self.keys is not None:
             await self.keys.enter(exchange, grant)
@@ -154,20 +151,25 @@ class Relay:
                     exchange.raw_request = outbound.command(upstream, request, attempt, self._limits.capture)
                 if fresh:
                     request.extensions["otelgw.fresh"] = True
-                response, head = await self._send(upstream, request, attempt, exchange)
+                wanted = self._tracing.capture_upstream_request_headers
+                if wanted:
+                    attempt.request_headers = allow_listed(request.headers.raw, wanted)
+                response = await self._transports[upstream.deployment.transport].handle_async_request(request)
+                head = self._note_head(exchange, attempt, response)
             except StaleConnection as error:
                 self._fail(exchange, attempt, error)
                 if fresh or not outbound.body_complete:
                     raise
                 fresh, reason = True, "stale_connection"
                 continue
-            except GatewayError as error:
-                self._fail(exchange, attempt, error)
-                if last or error.error_type not in RETRIED_ERRORS:
-                    raise
-                wait, reason = turns.next(), error.error_type
+            except (GatewayError, httpx.HTTPError, httpx.StreamError) as error:
+                mapped = _mapped(error, attempt)
+                self._fail(exchange, attempt, mapped)
+                if last or mapped.error_type not in RETRIED_ERRORS:
+                    raise mapped from None
+                wait, reason = turns.next(), mapped.error_type
                 if wait > LONGEST_WAIT:
-                    raise
+                    raise mapped from None
             else:
                 status = response.status_code
                 if injected and status in _OPTION_REFUSED and await _refuses_option(response):
@@ -206,24 +208,19 @@ class Relay:
         exchange.attempts.append(attempt)
         return attempt
 
-    async def _send(
-        self, upstream: Upstream, request: httpx.Request, attempt: Attempt, exchange: Exchange
-    ) -> tuple[httpx.Response, AnswerHead]:
-        attempt.request_headers = allow_listed(request.headers.raw, self._tracing.capture_upstream_request_headers)
-        try:
-            response = await self._transports[upstream.deployment.transport].handle_async_request(request)
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            raise _mapped(error, attempt) from None
+    def _note_head(self, exchange: Exchange, attempt: Attempt, response: httpx.Response) -> AnswerHead:
+        """Note of an attempt what the head of its answer says."""
         first_byte_ns = response.extensions.get("otelgw.first_byte_ns")
         attempt.first_byte = first_byte_ns - exchange.started if first_byte_ns else exchange.now()
         attempt.status = response.status_code
         if response.status_code >= httpx.codes.BAD_REQUEST:
             attempt.error_type = str(response.status_code)
         raw = response.headers.raw
-        attempt.response_headers = allow_listed(raw, self._tracing.capture_upstream_response_headers)
+        if self._tracing.capture_upstream_response_headers:
+            attempt.response_headers = allow_listed(raw, self._tracing.capture_upstream_response_headers)
         head = from_upstream(raw)
         attempt.request_id = head.request_id
-        return response, head
+        return head
 
     def _fail(self, exchange: Exchange, attempt: Attempt, error: GatewayError) -> None:
         attempt.error_type = attempt.error_type or error.error_type
@@ -277,7 +274,8 @@ class Relay:
             if parts is None:
                 return
         else:
-            exchange.first_byte = exchange.now() if parts else 0
+            passing.finish_upstream()
+            exchange.first_byte = exchange.generation_end if parts else 0
             for part in parts:
                 passing.capture.add(part)
         passing.finish_upstream()
@@ -397,10 +395,9 @@ class Relay:
 
     def settle(self, exchange: Exchange, *, recorded: bool) -> None:
         """Close the exchange's open ends; before its record is built withhold content that may not be recorded."""
-        now = exchange.now()
         for attempt in exchange.attempts:
             if not attempt.end:
-                attempt.end = now
+                attempt.end = exchange.now()
                 attempt.error_type = attempt.error_type or exchange.cut_reason or exchange.error_type
         passing = exchange.passing
         if passing is not None:
@@ -414,7 +411,7 @@ class Relay:
         if exchange.grant is not None and self.keys is not None:
             self.keys.charge(exchange, exchange.grant)
         if exchange.generation_span_id and not exchange.generation_end:
-            exchange.generation_end = now
+            exchange.generation_end = exchange.now()
         if recorded and not exchange.content:
             self._withhold(exchange)
 
@@ -469,7 +466,10 @@ async def _close(response: httpx.Response) -> None:
     await response.stream.aclose()  # type: ignore[union-attr]
 
 
-def _mapped(error: Exception, attempt: Attempt) -> UpstreamError:
+def _mapped(error: Exception, attempt: Attempt) -> GatewayError:
+    """Return the error of ours that an exception stands for."""
+    if isinstance(error, GatewayError):
+        return error
     error_type = next((name for kind, name in _HTTPX_ERRORS if isinstance(error, kind)), "upstream_reset")
     where = f"{attempt.server_address}:{attempt.server_port}"
     return UpstreamError(error_type, f"{where} gave no usable answer ({type(error).__name__}).")

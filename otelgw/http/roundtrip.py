@@ -93,10 +93,15 @@ class RoundTrip(httpx.AsyncByteStream):
         Raises:
             UpstreamError: there is none; ``StaleConnection`` if only the connection is to blame.
         """
-        while not self.status:
-            if self.error is not None:
-                raise self.error
-            await self._wait()
+        try:
+            while not self.status and self.error is None:
+                self._waiter = self.connection.loop.create_future()
+                await self._waiter
+        except BaseException:
+            self.connection.abort(self)
+            raise
+        if not self.status and self.error is not None:
+            raise self.error
 
     def whole(self, limit: int) -> list[bytes] | None:
         """Take the body's chunks where all of them are here and no more than ``limit`` bytes; else None."""

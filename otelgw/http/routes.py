@@ -24,6 +24,7 @@ __all__ = [
     "Route",
     "check_path",
     "match",
+    "plain",
 ]
 
 MODEL = "model"  # JSON with a `model`: routed by it
@@ -165,3 +166,17 @@ def match(path: str, method: str, pass_through: tuple[str, ...], raw_path: bytes
         return Match(route, route.template.removeprefix(DEPLOYMENTS), parameters)
     sent = raw_path.decode("latin-1") if parameters and raw_path else path
     return Match(route, sent[4:] if sent.startswith("/v1/") else sent[1:], parameters)
+
+
+_PLAIN: dict[tuple[str, bytes, str], Match] = {
+    (path, path.encode(), method): match(path, method, ())
+    for path, route in _BY_PATH.items()
+    if not route.group
+    for method in route.methods
+}
+
+
+def plain(path: str, raw_path: bytes, method: str) -> Match | None:
+    """Return what ``check_path`` and ``match`` would find out, for nearly every request: where the path is one without
+    parameters that needs no permission, and came as it is; else None."""
+    return _PLAIN.get((path, raw_path, method))

@@ -19,7 +19,7 @@ import httpx
 
 from otelgw.config.settings import Deployment
 from otelgw.errors import RequestRefused
-from otelgw.http.client import timeout_extension
+from otelgw.http.client import Address, timeout_extension
 from otelgw.http.headers import without_secrets
 from otelgw.http.redaction import secrets_of
 from otelgw.http.routes import Route
@@ -81,7 +81,7 @@ class Upstream:
             if value and value.isprintable() and value.isascii()
         )
         self._endpoints: dict[tuple[str, bytes], Endpoint] = {}
-        self._targets: dict[Route, Target] = {}
+        self._targets: dict[str, Target] = {}
 
     def endpoint(self, path: str, query: bytes) -> Endpoint:
         """Return the URL for ``path`` (below /v1) with the deployment's query and the caller's.
@@ -111,14 +111,14 @@ class Upstream:
         text = str(url.copy_with(query=without_secrets(joined) or None, userinfo=b""))
         if not url.host:  # answered in process: there is no address to record
             return Endpoint(url, "", "", 0)
-        return Endpoint(url, text, url.host, url.port or (443 if url.scheme == "https" else 80))
+        return Endpoint(Address(url), text, url.host, url.port or (443 if url.scheme == "https" else 80))
 
     def target(self, route: Route) -> Target:
         """Return what a record says of this upstream on ``route``."""
-        found = self._targets.get(route)
+        found = self._targets.get(route.template)
         if found is None:
             parts = urlsplit(self.deployment.base_url)
-            found = self._targets[route] = Target(
+            found = self._targets[route.template] = Target(
                 alias=self.alias,
                 model=self.deployment.model,
                 provider=self.deployment.otel_provider,

@@ -198,8 +198,8 @@ def recordable(body: bytes, fields: Fields) -> bytes:
     for name, raw in fields.items():
         if _names_a_secret(name):
             scrubbed[name] = _REDACTED
-        elif name not in _CONTENT_FIELDS and len(value := bytes(raw)) > _SHORTEST_OBJECT:
-            lowered = value.lower()
+        elif name not in _CONTENT_FIELDS and len(raw) > _SHORTEST_OBJECT:
+            lowered = bytes(raw).lower()
             if any(hint in lowered for hint in _SECRET_HINTS):
                 try:
                     decoded = _decode_any(raw)

@@ -43,7 +43,7 @@ class UsageFilter:
         """Return what the caller gets of ``data`` and what was held; may be empty."""
         if not self._held:
             # What nearly every chunk is: one event, ending with the null that is not the caller's, or without usage.
-            if data.endswith(_NULL_ENDING) and data.count(b"\n\n") == 1:
+            if data.endswith(_NULL_ENDING) and (data.find(b"\n") == len(data) - 2 or data.count(b"\n\n") == 1):
                 return data[: -len(_NULL_ENDING)] + b"}\n\n"
             if b'"usage"' not in data and data.endswith(_ENDINGS):
                 return data

@@ -11,7 +11,8 @@ import pytest
 
 from otelgw.config.settings import Limits
 from otelgw.errors import RequestRefused
-from otelgw.http.client import UpstreamTransport, build_request
+from otelgw.http.client import Address, UpstreamTransport, build_request
+from otelgw.http.lazy_headers import Block
 from otelgw.http.roundtrip import BUFFER
 from tests.http import upstream_calls
 from tests.http.upstream_calls import Client, Run, chunks, read, reused
@@ -268,5 +269,52 @@ def test_requests_and_responses_hold_what_httpx_gives_its_own(upstream: Scripted
             response = await client.send()
             assert vars(response).keys() == vars(httpx.Response(200, stream=httpx.ByteStream(b""))).keys()
             await response.stream.aclose()  # type: ignore[union-attr]
+
+    run(main())
+
+
+def test_headers_that_many_requests_have_are_sent_like_any_others(upstream: ScriptedUpstream, run: Run) -> None:
+    headers = [(b"authorization", b"Bearer sk-canary-0123456789"), (b"host", b"other"), (b"X-Thing", b"a")]
+    block = Block(headers)
+
+    async def main() -> None:
+        async with Client(upstream.url) as client:
+            for path, content in (("/a", b"{}"), ("/a", b'{"b":1}'), ("/b?c=d", b"{}"), ("/b?c=d", b"")):
+                url = Address(httpx.URL(upstream.url + path))
+                heads = []
+                for given in (headers, block, block):
+                    request = build_request("POST", url, given, content)
+                    response = await client.transport.handle_async_request(request)
+                    await response.aread()
+                    heads.append((upstream.requests[-1].raw_head, upstream.requests[-1].body))
+                assert heads[0] == heads[1] == heads[2]
+                assert heads[0][1] == content
+
+    run(main())
+
+
+def test_headers_that_many_requests_have_can_be_looked_at_and_changed(upstream: ScriptedUpstream, run: Run) -> None:
+    async def main() -> None:
+        async with Client(upstream.url) as client:
+            url = Address(httpx.URL(upstream.url + "/a"))
+            request = build_request("POST", url, Block([(b"X-Thing", b"a")]), b"{}")
+            assert request.headers["x-thing"] == "a"
+            assert request.headers["content-length"] == "2"
+            request.headers["x-thing"] = "changed"
+            response = await client.transport.handle_async_request(request)
+            await response.aread()
+            assert dict(upstream.requests[-1].headers)[b"x-thing"] == b"changed"
+
+    run(main())
+
+
+def test_a_line_break_in_headers_that_many_requests_have_is_refused(run: Run) -> None:
+    async def main() -> None:
+        async with Client("http://127.0.0.1:9") as client:
+            block = Block([(b"X-Thing", b"a\r\nX-Other: b")])
+            for _ in range(2):
+                request = build_request("POST", Address("http://127.0.0.1:9/a"), block, b"{}")
+                with pytest.raises(RequestRefused, match="control character"):
+                    await client.transport.handle_async_request(request)
 
     run(main())

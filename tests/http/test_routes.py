@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import pytest
 
 from otelgw.errors import RequestRefused
-from otelgw.http.routes import GATED_GROUPS, ROUTES, check_path, match
+from otelgw.http.routes import ADMIN_ROUTES, GATED_GROUPS, ROUTES, Route, check_path, match, plain
 
 FIXED = [route for route in ROUTES if "{" not in route.template and not route.group]
 
@@ -86,3 +86,21 @@ def test_what_is_encoded_in_a_path_goes_upstream_encoded(name: str) -> None:
     check_path(raw.encode())
 
     assert match(unquote(raw), "GET", ("files",), raw.encode()).upstream_path == f"files/{name}/content"
+
+
+@pytest.mark.parametrize("route", [*ROUTES, *ADMIN_ROUTES], ids=lambda route: route.template)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_what_is_found_at_once_is_what_the_table_says(route: Route, method: str) -> None:
+    path = route.template
+
+    found = plain(path, path.encode(), method)
+
+    assert (found is not None) == ("{" not in path and not route.group and method in route.methods)
+    assert found is None or found == match(path, method, ())
+
+
+@pytest.mark.parametrize(
+    "raw", [b"/v1/chat%2Fcompletions", b"//v1/chat/completions", b"/v1/x/../chat/completions", b""]
+)
+def test_a_path_that_came_otherwise_is_looked_at_closely(raw: bytes) -> None:
+    assert plain("/v1/chat/completions", raw, "POST") is None
