@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan
@@ -9,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otelgw.gathering import gatherer, together
 from otelgw.selection import Ready, Trace
 from otelgw_exporters.otlp_wire import Encoder
-from otelgw_exporters.sheaf import Sheaves, gathered
+from otelgw_exporters.sheaf import Bundle, Sheaves, gathered
 from tests.exporters.samples import span
 
 encode = Encoder(lambda attributes: attributes)
@@ -17,8 +18,13 @@ gather = gatherer(gathered)
 assert gather is not None
 
 
-def ready(number: int, spans: int) -> Ready:
-    return Ready([encode.ready(span(10 * number + each + 1)) for each in range(spans)], number)
+def ready(number: int, spans: int, *, bundled: bool = False) -> Ready:
+    """Return a record that was made ready span by span, or all of it at once as an ordinary one."""
+    made = [encode.ready(span(10 * number + each + 1)) for each in range(spans)]
+    if not bundled or not made:
+        return Ready(made, number)
+    whole = made[0].encoded._replace(span=b"".join(each.encoded.span for each in made))
+    return Ready(Bundle(whole, spans), number)
 
 
 def flat(traces: list[Trace]) -> list[ReadableSpan]:
@@ -26,14 +32,14 @@ def flat(traces: list[Trace]) -> list[ReadableSpan]:
 
 
 @given(
-    st.lists(st.integers(0, 3), max_size=8),
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=8),
     st.lists(st.tuples(st.sampled_from(["keep", "drop", "other"]), st.booleans()), min_size=8, max_size=8),
     st.integers(0, 8),
 )
 def test_each_lane_gets_the_spans_of_its_records_whatever_was_put_together_for_others(
-    sizes: list[int], fates: list[tuple[str, bool]], cut: int
+    sizes: list[tuple[int, bool]], fates: list[tuple[str, bool]], cut: int
 ) -> None:
-    for_all: list[Trace] = [ready(number, size) for number, size in enumerate(sizes)]
+    for_all: list[Trace] = [ready(number, size, bundled=bundled) for number, (size, bundled) in enumerate(sizes)]
     mine: list[Trace] = []
     for trace, (fate, _) in zip(for_all, fates, strict=False):
         # Chosen as by the other lane, not chosen at all, or another choice of its spans.
@@ -51,8 +57,9 @@ def test_each_lane_gets_the_spans_of_its_records_whatever_was_put_together_for_o
         assert b"".join(piece.span for piece in encoded) == b"".join(encode(each).span for each in flat(lane))
 
 
-def test_records_that_are_together_are_one_part_of_the_batch() -> None:
-    traces: list[Trace] = [ready(number, 3) for number in range(32)]
+@pytest.mark.parametrize("every", [1, 2, 64], ids=["ordinary", "some ordinary", "none ordinary"])
+def test_records_that_are_together_are_one_part_of_the_batch(every: int) -> None:
+    traces: list[Trace] = [ready(number, 3, bundled=number % every == 0) for number in range(32)]
     gather(traces)
 
     found = together(traces)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,10 +15,15 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from otelgw.config.settings import Destination, Redaction, Selection, Tracing
-from otelgw.pipeline_main import decoder
-from otelgw.selection import Trace, preparer, selector
+from otelgw.pipeline_main import decoder, writers
+from otelgw.selection import Ready, Trace, preparer, selector
 from otelgw.tracing import record as records
-from tests.tracing.records import record
+from otelgw.tracing.record import Audience, Caller
+from otelgw_exporters import semconv
+from otelgw_exporters.otlp_encoder import encoder
+from otelgw_exporters.otlp_wire import EncodedSpan
+from otelgw_exporters.sheaf import Bundle
+from tests.tracing.records import plain, record
 
 
 def trace(**changes: Any) -> Trace:
@@ -156,3 +164,127 @@ def test_who_called_is_left_out_of_the_request_body_too() -> None:
 
     assert spans
     assert not any("canary-user" in str(value) for span in spans for value in (span.attributes or {}).values())
+
+
+# Ordinary requests
+
+WHO = Caller(True, "ab" * 32, "search", "user-7", "ann@mail.example", "t-1", "blue")
+WAYS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "without content": {"content": False},
+    "without who called": {"redact_user_api_key_info": True},
+    "without either": {"content": False, "redact_user_api_key_info": True},
+    "redacted": {"redaction": Redaction(presets=("email",))},
+    "cut": {"redaction": Redaction(limit=5)},
+    "with tags": {"default_tags": ("cache_hit", "user_api_key_alias"), "base_url": "https://gateway.example"},
+    "of a model": {"selection": Selection(model=("gpt",))},
+    "of another model": {"selection": Selection(model=("claude*",))},
+    "of the answer's model": {"selection": Selection(model=("gpt-4o-2024-08-06",))},
+    "of a tag": {"selection": Selection(tag=("a",))},
+    "of a route, without content": {"selection": Selection(route=("/v1/*",)), "content": False},
+    "slow ones": {"selection": Selection(ratio=0.0, slow=0.09)},
+    "costly ones": {"selection": Selection(ratio=0.0, costly=0.7)},
+    "failures": {"on": "failure"},
+    "successes": {"on": "success"},
+    "sampled ones": {"sampling": "parent"},
+    "required": {"required": True},
+}
+AUDIENCES = [Audience(), Audience(without=("otlp_http",)), Audience(only=("otlp_http/one",)), Audience(nobody=True)]
+
+
+def ordinary(**changes: Any) -> Trace:
+    made = decoder(Tracing(), "state")(records.encode(plain(**{"caller": WHO, **changes})))
+    assert made.ordinary is not None
+    return made
+
+
+def any_other(**changes: Any) -> Trace:
+    """Return the same as ``ordinary`` as if it were none."""
+    made = ordinary(**changes)
+    return Trace(made.record, made.spans)
+
+
+def encoded(spans: Sequence[ReadableSpan], vocabulary: str) -> list[EncodedSpan]:
+    return [encoder(semconv.profile(vocabulary))(span) for span in spans]
+
+
+@pytest.mark.parametrize("audience", AUDIENCES, ids=str)
+@pytest.mark.parametrize("vocabulary", ["otel", "otel-1.36", "openinference"])
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_destination_sees_of_an_ordinary_request_what_it_would_of_any(
+    way: dict[str, Any], vocabulary: str, audience: Audience
+) -> None:
+    destination = Destination("otlp_http/one", "otlp_http", **way)
+    select, encode = selector(destination), encoder(semconv.profile(vocabulary))
+    write = writers(Tracing(), "state")(encode)
+    prepare = preparer(destination, select, encode.ready, write=write)
+    for changes in ({}, {"sampled": False}, {"cost": 0.75}):
+        short, long = (make(audience=audience, **changes) for make in (ordinary, any_other))
+        expected = encoded(select(long), vocabulary)
+        assert encoded(select(ordinary(audience=audience, **changes)), vocabulary) == expected
+        if prepare is not None:
+            ready, other = prepare(short), prepare(long)
+            assert encoded(select(ready), vocabulary) == encoded(select(other), vocabulary) == expected
+            assert ready.ended == other.ended == short.ended
+
+
+def test_an_ordinary_requests_spans_are_made_for_nobody_where_all_get_all_of_it() -> None:
+    encode = encoder(semconv.profile())
+    write = writers(Tracing(), "state")(encode)
+    made = ordinary()
+    lazy = Trace(made.record, None, made.ordinary, lambda _: pytest.fail("spans are made"))
+    prepared = []
+    for name in ("otlp_http/one", "otlp_http/two"):
+        destination = Destination(name, "otlp_http")
+        prepare = preparer(destination, selector(destination), encode.ready, write=write)
+        assert prepare is not None
+        prepared.append(prepare(lazy))
+
+    assert prepared[0] is prepared[1]
+    assert type(prepared[0]) is Ready
+    assert type(prepared[0].spans) is Bundle
+    assert not lazy.failed
+    assert (lazy.ended, prepared[0].ended) == (made.ended, made.ended)
+
+
+def test_spans_of_an_ordinary_request_are_made_once_whoever_asks_at_the_same_time() -> None:
+    made, calls, start = ordinary(), [], threading.Barrier(8)
+    spans = made.spans
+
+    def build(_: records.Record) -> Sequence[ReadableSpan]:
+        calls.append(threading.get_ident())
+        threading.Event().wait(0.02)
+        return spans
+
+    lazy = Trace(made.record, None, made.ordinary, build)
+
+    def ask(_: int) -> Sequence[ReadableSpan]:
+        start.wait(10)
+        return lazy.spans
+
+    with ThreadPoolExecutor(8) as threads:
+        found = [*threads.map(ask, range(8))]
+
+    assert len(calls) == 1
+    assert all(each is spans for each in found)
+
+
+def test_spans_that_could_not_be_made_are_tried_again_and_hold_nobody_up() -> None:
+    made, fails = ordinary(), [True, False]
+    spans = made.spans
+
+    def build(_: records.Record) -> Sequence[ReadableSpan]:
+        if fails.pop(0):
+            raise ValueError("no spans")
+        return spans
+
+    lazy = Trace(made.record, None, made.ordinary, build)
+    with pytest.raises(ValueError, match="no spans"):
+        assert lazy.spans
+    assert len(ordinary().spans) == 3
+    assert lazy.spans is spans
+
+
+def test_a_record_of_no_spans_has_none() -> None:
+    assert Trace(None).spans == ()
+    assert Trace(record()).spans == ()

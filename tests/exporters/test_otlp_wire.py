@@ -12,7 +12,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
-from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, assemble, split, to_json
+from otelgw_exporters.otlp_encoder import encoder
+from otelgw_exporters.otlp_wire import EncodedSpan, Encoder, Ready, Singly, apart, assemble, split, to_json
+from otelgw_exporters.semconv import BODIES, FORMS, profile
 from tests.exporters.samples import context, generation, span
 from tests.servers.otlp import spans_in
 
@@ -61,6 +63,56 @@ def test_a_span_that_is_encoded_already_is_sent_the_same_and_keeps_its_name_and_
     assert [(each.name, each.end_time, each.context) for each in ready] == [
         (each.name, each.end_time, each.context) for each in rich()
     ]
+
+
+@given(st.lists(st.integers(0, 40_000), max_size=5))
+def test_spans_that_were_joined_come_apart_again(sizes: list[int]) -> None:
+    encoded = [encode(span(number, {"text": "x" * size})) for number, size in enumerate(sizes, 1)]
+    joined = EncodedSpan(b"resource", b"scope", b"".join(each.span for each in encoded))
+
+    assert apart(joined) == [EncodedSpan(b"resource", b"scope", each.span) for each in encoded]
+
+
+def test_a_span_is_known_again_by_what_it_was_encoded_to() -> None:
+    for each in rich():
+        ready, again = encode.ready(each), Ready.of(encode(each))
+        context, other = ready.get_span_context(), again.get_span_context()
+        assert context is not None
+        assert other is not None
+        assert (other.trace_id, other.span_id) == (context.trace_id, context.span_id)
+        assert (again.name, again.end_time, again.encoded) == (ready.name, ready.end_time, ready.encoded)
+        assert encode(again) is again.encoded
+
+
+def test_what_stands_around_a_span_and_its_attributes_are_what_they_are_in_one() -> None:
+    for each in (span(1, {"a": 1, "b": ["x"], "c": 0.5, "d": [{"e": "ü"}]}), *rich()):
+        encoded = encode(each)
+        assert encode.around(each.resource, each.instrumentation_scope) == encoded[:2]
+        assert encode.attributes(each.attributes or {}) in encoded.span
+
+
+def _plain(**changes: Any) -> Encoder:
+    none = frozenset[str]()
+    fields = {"form": FORMS["json_string"], "dropped": BODIES, "special": none, "merged": none}
+    return Encoder(dict, Singly(**fields | changes))
+
+
+def test_an_encoder_is_plain_that_leaves_names_and_writes_structures_as_json() -> None:
+    names, bodies = frozenset({"a", "b"}), BODIES
+    assert _plain().is_plain(names, bodies)
+    assert _plain(special=frozenset({"c"}), merged=frozenset({"d"}), dropped=BODIES | {"e"}).is_plain(names, bodies)
+    assert encoder(profile()).is_plain(names, bodies)
+    for other in (
+        Encoder(dict),
+        _plain(form=FORMS["structured"]),
+        _plain(form=dict),
+        _plain(dropped=frozenset()),
+        _plain(dropped=BODIES - {min(BODIES)}),
+        _plain(dropped=BODIES | {"a"}),
+        _plain(special=names),
+        _plain(merged=frozenset({"b"})),
+    ):
+        assert not other.is_plain(names, bodies)
 
 
 def test_a_value_without_any_form_is_an_error_of_that_span() -> None:

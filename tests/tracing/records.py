@@ -24,6 +24,10 @@ CALLER = Caller(authenticated=True, key_hash="ab" * 32, key_alias="search", team
 ASKED = (
     b'{"model":"gpt","messages":[{"role":"user","content":"CANARY say hello"}],"user":"u-1","metadata":{"feature":"x"}}'
 )
+PLAIN = (
+    b'{"model":"gpt","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"CANARY say hello"}],'
+    b'"temperature":0.2,"max_tokens":64}'
+)
 REFUSED = b'{"error":{"message":"Rate limit reached","type":"requests","code":"rate_limit_exceeded"}}'
 
 
@@ -77,6 +81,11 @@ def record(**changes: Any) -> Record:
         "cost": None,
     }
     return Record(**fields | changes)
+
+
+def plain(**changes: Any) -> Record:
+    """Return the record of an ordinary chat, with ``changes``."""
+    return record(**{"trace_state": "", "request": capture_whole(PLAIN, "application/json")} | changes)
 
 
 def withheld(whole: Record) -> Record:
