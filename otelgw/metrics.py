@@ -151,6 +151,8 @@ class Metrics:
                     self._alike.clear()
                 self._alike[id(likeness), model] = known
         known.generation.observe(_DURATION, (request.generation_end - request.generation_start) / _NANO)
+        if request.waited is not None:
+            known.generation.observe(_FIRST_CHUNK, request.waited)
         known.generation.observe("input", usage.input)
         known.generation.observe("output", usage.output)
         known.server.observe(_REQUEST, (request.end - request.record.start) / _NANO)

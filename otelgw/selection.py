@@ -55,7 +55,7 @@ _ANY = Selection()
 _NO_REDACTION = Redaction()
 _SECOND = 1_000_000_000
 
-_BUILDING = threading.Lock()
+_BUILDING = threading.RLock()
 
 Ahead = Callable[[ReadableSpan], ReadableSpan]
 Write = Callable[[Ordinary], Sequence[ReadableSpan]]

@@ -31,7 +31,7 @@ def both(made: Sequence[records.Record]) -> tuple[str, str]:
     return exposition(short.families()), exposition(long.families())
 
 
-@given(st.lists(drawn.records, min_size=1, max_size=5))
+@given(st.lists(drawn.records | drawn.streams, min_size=1, max_size=5))
 @settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))  # shrinking takes long
 def test_ordinary_requests_are_counted_as_their_spans_would_be(made: list[records.Record]) -> None:
     short, long = both(made)

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw_collector import address as addresses
 from otelgw_collector.decoder import Decoder
+from otelgw_collector.fan_out import put_together
 from otelgw_collector.flow import Flow, Position
 from otelgw_collector.journal import Journal
 from otelgw_collector.lane import Batch, Frozen, Item, Lane, Place, Run, letter_key
@@ -146,7 +147,8 @@ class Courier(Generic[T]):
         spans, sources = self._selected(items)
         if frozen.spans is not None:
             left = [index for index, span in enumerate(spans) if letter_key(span) in frozen.spans]
-            spans, sources = [spans[at] for at in left], [sources[at] for at in left]
+            all_spans, all_sources = list(spans), list(sources)
+            spans, sources = [all_spans[at] for at in left], [all_sources[at] for at in left]
         resumed = [
             self._key(letter_key(span))
             for span, source in zip(spans, sources, strict=True)
@@ -172,9 +174,8 @@ class Courier(Generic[T]):
             for subject, address in self._decode(path, entry):
                 if self.lane.wants(address):
                     items.append(Item(segment, entry.end, len(entry.payload), self._prepared(subject), address))
-        gather = self.lane.destination.gather
-        if gather is not None and all(item.address is None for item in items):
-            gather([item.subject for item in items])
+        if all(item.address is None for item in items):
+            put_together(self.lane.destination.gather, items)
         return items
 
     def _prepared(self, subject: T) -> T:

@@ -5,13 +5,16 @@ Lanes of destinations with the same ``prepare`` share what it makes of a record.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from otelgw_collector.address import Address
 from otelgw_collector.lane import Item, Lane
 
-__all__ = ["FanOut"]
+__all__ = ["FanOut", "put_together"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -50,8 +53,20 @@ class _Share(Generic[T]):
     def gather(self) -> None:
         """Have what was prepared put together, unless it is not all for all lanes."""
         for gather in self._gather:
-            if gather is not None and not self.addressed:
-                gather([item.subject for item in self.items])
+            if not self.addressed:
+                put_together(gather, self.items)
+
+
+def put_together(gather: Callable[[Sequence[T]], None] | None, items: Sequence[Item[T]]) -> None:
+    """Have ``gather`` put together what was made ready of ``items``; where it fails they stay apart."""
+    if gather is None:
+        return
+    try:
+        gather([item.subject for item in items])
+    except Exception as error:  # noqa: BLE001 - it saves work, and nothing else rests on it
+        logger.warning(
+            "%d records are sent one by one, as they cannot be joined (%s)", len(items), type(error).__name__
+        )
 
 
 class FanOut(Generic[T]):

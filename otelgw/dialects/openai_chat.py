@@ -135,7 +135,7 @@ def read_response(body: bytes, content_type: str, *, stream: bool, tail: bytes =
     attributes = taken(answer, RESPONSE)
     choices = in_order(answer.get("choices"))
     reasons = reasons_of(choices, tail)
-    if choices and UNREAD not in reasons:
+    if choices and not (tail and UNREAD in reasons):
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = reasons
     messages = [output_message(choice.get("message"), reason) for choice, reason in zip(choices, reasons, strict=True)]
     return Facts(

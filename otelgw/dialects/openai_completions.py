@@ -92,7 +92,7 @@ def _read_stream(body: bytes, tail: bytes) -> Facts:
 def _facts(
     attributes: dict[str, Any], texts: list[str], reasons: list[str], usage: Usage | None, failure: Any, whole: bool
 ) -> Facts:
-    if texts and UNREAD not in reasons:
+    if texts and (whole or UNREAD not in reasons):
         attributes[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = reasons
     messages = [
         {"role": "assistant", "parts": parts.from_content(said), "finish_reason": finish_reason(reason)}

@@ -1,8 +1,8 @@
 """Ordinary chats: text in, one answer of text out, nothing beside the parameters. That is most of the traffic.
 
-They are decoded into structs and not into dictionaries, and what many of them have in common can be told from a tuple.
-Whatever is the least bit out of the ordinary is left to ``openai_chat``, which reads everything; what is read here
-comes out as it would there.
+They are decoded into structs and not into dictionaries, but for streams, and what many of them have in common can be
+told from a tuple. Whatever is the least bit out of the ordinary is left to ``openai_chat``, which reads everything;
+what is read here comes out as it would there.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from msgspec import Meta, Struct
 from otelgw.dialects.choices import finish_reason
 from otelgw.dialects.facts import Usage
 from otelgw.dialects.fields import RESPONSE, taken
-from otelgw.dialects.openai_chat import API_TYPE, REQUEST
+from otelgw.dialects.openai_chat import API_TYPE, REQUEST, read_response
 from otelgw.dialects.usage import read_usage
 from otelgw_exporters import semconv
 
-__all__ = ["Answer", "Request", "read_answer", "read_request"]
+__all__ = ["Answer", "Request", "Streamed", "read_answer", "read_request", "read_stream"]
 
 _Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None
 _Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None
@@ -90,6 +90,7 @@ class Request(Struct, forbid_unknown_fields=True, gc=False):
         return [{"role": each.role, "parts": [{"type": "text", "content": each.content}]} for each in self.messages]
 
 
+_TOTALS = 3
 _TOLD = frozenset({"model", "stream"})
 
 
@@ -140,6 +141,11 @@ class Answer(Struct, forbid_unknown_fields=True, gc=False):
         given = {name: getattr(self, name) for name, _, _ in RESPONSE if name != "id"}
         return taken(given, RESPONSE) | {semconv.GEN_AI_RESPONSE_FINISH_REASONS: [self.choices[0].finish_reason]}
 
+    @property
+    def has_totals_only(self) -> bool:
+        """True where its usage is no more than the tokens given, the tokens made and their sum."""
+        return len(self.usage) <= _TOTALS
+
     def read_usage(self) -> Usage | None:
         """Return the token counts; None where none is reported."""
         return read_usage(self.usage)
@@ -152,18 +158,55 @@ class Answer(Struct, forbid_unknown_fields=True, gc=False):
         return [{"role": said.role, "parts": parts, "finish_reason": finish_reason(choice.finish_reason)}]
 
 
+class Streamed(Struct, gc=False):
+    """A streamed answer, as ``openai_chat`` reads it: ``told`` is what it says of itself apart from its ``id``."""
+
+    id: str
+    told: dict[str, Any]
+    messages: list[dict[str, Any]]
+    usage: Usage
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What ``attributes`` are made of: the same for the same ones."""
+        *others, (_, reasons) = self.told.items()
+        return tuple(others), tuple(reasons)
+
+    @property
+    def model(self) -> str | None:
+        """The model that it names."""
+        return self.told.get(semconv.GEN_AI_RESPONSE_MODEL)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the answer says of itself, apart from its id."""
+        return dict(self.told)
+
+    @property
+    def has_totals_only(self) -> bool:
+        """Not known of a stream."""
+        return False
+
+    def read_usage(self) -> Usage:
+        """Return the token counts."""
+        return self.usage
+
+    def messages_read(self) -> list[dict[str, Any]]:
+        """Return the value of ``gen_ai.output.messages``."""
+        return self.messages
+
+
 _request = msgspec.json.Decoder(Request).decode
 _answer = msgspec.json.Decoder(Answer).decode
 _NOT_ONE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def read_request(body: bytes) -> Request | None:
-    """Return the request in ``body``; None where it is no ordinary one."""
+def read_request(body: bytes, *, stream: bool = False) -> Request | None:
+    """Return the request in ``body``; None where it is no ordinary one, or asks for a ``stream`` where none came."""
     try:
         read = _request(body)
     except _NOT_ONE:
         return None
-    return None if read.stream else read
+    return read if bool(read.stream) is stream else None
 
 
 def read_answer(body: bytes) -> Answer | None:
@@ -172,3 +215,17 @@ def read_answer(body: bytes) -> Answer | None:
         return _answer(body)
     except _NOT_ONE:
         return None
+
+
+def read_stream(body: bytes, content_type: str) -> Streamed | None:
+    """Return the answer that the stream ``body`` adds up to; None where it is no ordinary one."""
+    facts = read_response(body, content_type, stream=True)
+    told = dict(facts.attributes)
+    identity = told.pop(semconv.GEN_AI_RESPONSE_ID, None)
+    reasons = told.get(semconv.GEN_AI_RESPONSE_FINISH_REASONS)
+    messages = facts.content.get(semconv.GEN_AI_OUTPUT_MESSAGES)
+    if identity is None or reasons is None or messages is None or facts.usage is None or facts.error_type:
+        return None
+    if next(iter(facts.attributes)) != semconv.GEN_AI_RESPONSE_ID or not facts.complete:
+        return None
+    return Streamed(identity, told, messages, facts.usage)

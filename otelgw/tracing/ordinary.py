@@ -14,16 +14,17 @@ import msgspec
 
 from otelgw.dialects import ordinary_chat, sse
 from otelgw.dialects.facts import Usage
-from otelgw.dialects.ordinary_chat import Answer, Request
+from otelgw.dialects.ordinary_chat import Answer, Request, Streamed
 from otelgw.tracing import shared
 from otelgw.tracing.bodies import readable
 from otelgw.tracing.generation import cost_of
 from otelgw.tracing.record import Attempt, Capture, Record
-from otelgw.tracing.spans import overhead
+from otelgw.tracing.spans import overhead, waited
 
 __all__ = ["Likeness", "Ordinary", "ordinary"]
 
 _OK = 200
+_DIGITS, _BYTES = 80, 40  # of the four ids that a request always has
 _KNOWN = 4096  # likenesses
 
 
@@ -46,17 +47,24 @@ class Likeness:
 
 
 class Ordinary(msgspec.Struct, frozen=True, gc=False):
-    """An ordinary request and its one ``attempt``. Times are nanoseconds since the epoch, ``overhead`` is seconds."""
+    """An ordinary request and its one ``attempt``. Times are nanoseconds since the epoch.
+
+    ``ids`` are those of the trace, the SERVER span, the generation and the attempt, and that of the caller's span if
+    the trace goes on from there: the first is of 16 bytes, the others of 8.
+    ``overhead`` is in seconds, and so is ``waited``, of a stream the time to its first chunk.
+    """
 
     record: Record
+    ids: bytes
     attempt: Attempt
     likeness: Likeness
     request: Request
-    answer: Answer
+    answer: Answer | Streamed
     usage: Usage
     cost: float | None
     cost_source: str
     overhead: float | None
+    waited: float | None
     end: int
     generation_start: int
     generation_end: int
@@ -77,11 +85,19 @@ def ordinary(record: Record) -> Ordinary | None:
     if not _may_be(record):
         return None
     attempt = record.attempts[0]
+    ids = _ids(record, attempt)
+    if ids is None:
+        return None
     asked, answered = record.request, record.response
-    request = ordinary_chat.read_request(asked.head if not asked.encoding else _text(asked))
+    request = ordinary_chat.read_request(asked.head if not asked.encoding else _text(asked), stream=record.stream)
     if request is None:
         return None
-    answer = ordinary_chat.read_answer(answered.head if not answered.encoding else _text(answered))
+    body = answered.head if not answered.encoding else _text(answered)
+    answer: Answer | Streamed | None
+    if record.stream:
+        answer = ordinary_chat.read_stream(body, answered.content_type)
+    else:
+        answer = ordinary_chat.read_answer(body)
     if answer is None:
         return None
     usage = answer.read_usage()
@@ -92,6 +108,7 @@ def ordinary(record: Record) -> Ordinary | None:
     called, tried = record.upstream_start, attempt.start
     return Ordinary(
         record,
+        ids,
         attempt,
         _likeness(record, attempt),
         request,
@@ -100,6 +117,7 @@ def ordinary(record: Record) -> Ordinary | None:
         cost,
         source,
         overhead(record),
+        waited(record),
         start + record.end,
         start + called,
         start + max(called, last),
@@ -110,7 +128,7 @@ def ordinary(record: Record) -> Ordinary | None:
 
 def _may_be(record: Record) -> bool:
     """Say whether nothing but the bodies can make the request an unusual one."""
-    if record.status != _OK or record.error_type or record.stream or len(record.attempts) != 1:
+    if record.status != _OK or record.error_type or len(record.attempts) != 1:
         return False
     attempt, target = record.attempts[0], record.target
     return not (
@@ -119,6 +137,7 @@ def _may_be(record: Record) -> bool:
         or not target.model
         or not record.content
         or not record.generation_span_id
+        or record.start <= 0
         or record.end <= 0
         or record.method != "POST"
         or attempt.method != "POST"
@@ -139,8 +158,17 @@ def _may_be(record: Record) -> bool:
         or attempt.response_headers
         or not _is_whole(record.request)
         or not _is_whole(record.response)
-        or sse.is_stream(record.response.content_type, asked=False)
+        or sse.is_stream(record.response.content_type, asked=record.stream) is not record.stream
     )
+
+
+def _ids(record: Record, attempt: Attempt) -> bytes | None:
+    own = record.trace_id + record.span_id + record.generation_span_id + attempt.span_id
+    try:
+        ids = bytes.fromhex(own + record.parent_span_id)
+    except ValueError:
+        return None
+    return ids if len(own) == _DIGITS and len(ids) == (_BYTES + 8 if record.parent_span_id else _BYTES) else None
 
 
 def _is_whole(capture: Capture) -> bool:
@@ -154,6 +182,7 @@ def _text(capture: Capture) -> bytes:
 
 def _likeness(record: Record, attempt: Attempt) -> Likeness:
     key = (
+        record.stream,
         record.route,
         record.path,
         record.scheme,

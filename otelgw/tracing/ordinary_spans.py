@@ -26,16 +26,16 @@ _SERVER, _CLIENT = b"\x30\x02", b"\x30\x03"  # field 6, kind
 _UNSET = b"\x7a\x00"  # field 15, status
 _times = struct.Struct("<BQBQ").pack
 _double = struct.Struct("<d").pack
-_COST, _AMOUNT, _OVERHEAD, _FIRST_BYTE = map(
+_COST, _AMOUNT, _OVERHEAD, _FIRST_BYTE, _FIRST_CHUNK = map(
     double_head,
     (
         semconv.GEN_AI_USAGE_COST,
         semconv.OTELGW_COST_AMOUNT,
         semconv.OTELGW_OVERHEAD_DURATION,
         semconv.OTELGW_ATTEMPT_TIME_TO_FIRST_BYTE,
+        semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK,
     ),
 )
-_TOTALS = 3  # input, output and their sum: all that most answers tell
 _IN_AND_OUT = USAGE[:2]
 # Written down here by name: an encoder that changes one of them cannot be replaced.
 _NAMES = frozenset(
@@ -44,6 +44,7 @@ _NAMES = frozenset(
         semconv.GEN_AI_INPUT_MESSAGES,
         semconv.GEN_AI_OUTPUT_MESSAGES,
         semconv.GEN_AI_RESPONSE_ID,
+        semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK,
         semconv.GEN_AI_USAGE_COST,
         semconv.OTELGW_ATTEMPT_REQUEST_ID,
         semconv.OTELGW_ATTEMPT_TIME_TO_FIRST_BYTE,
@@ -75,7 +76,7 @@ _ATTEMPT_NAME = field(5, b"POST") + _CLIENT
 
 
 class OrdinarySpans:
-    """Writes down the spans of ordinary requests as ``encoder`` would. To be used by one thread."""
+    """Writes down the spans of ordinary requests as ``encoder`` would. Threads may share one."""
 
     def __init__(self, encoder: Encoder, resource: Resource, scope: InstrumentationScope) -> None:
         self._encoder = encoder
@@ -94,17 +95,18 @@ class OrdinarySpans:
 
     def __call__(self, request: Ordinary) -> Bundle:
         """Return the spans of ``request``: SERVER, generation, attempt."""
-        record, attempt = request.record, request.attempt
+        record = request.record
         frame = self._frames.get(id(request.likeness)) or self._frame(request.likeness)
         flags = record.trace_flags & 0xFF
         local = FLAGS[flags]
-        ids = b"\x0a\x10" + bytes.fromhex(record.trace_id) + b"\x12\x08"
-        server_id, generation_id = bytes.fromhex(record.span_id), bytes.fromhex(record.generation_span_id)
-        common = text_head(semconv.OTELGW_CALL_ID, len(record.call_id)) + record.call_id.encode() + frame.user
-        parent = b"\x22\x08" + bytes.fromhex(record.parent_span_id) if record.parent_span_id else b""
+        ids = request.ids
+        server_id, generation_id, attempt_id, parent_id = ids[16:24], ids[24:32], ids[32:40], ids[40:]
+        trace = b"\x0a\x10" + ids[:16] + b"\x12\x08"
+        common = b"".join((*_text(semconv.OTELGW_CALL_ID, record.call_id), frame.user))
+        parent = b"\x22\x08" + parent_id if parent_id else b""
         server = b"".join(
             (
-                ids,
+                trace,
                 server_id,
                 parent,
                 frame.server_name,
@@ -118,7 +120,7 @@ class OrdinarySpans:
         )
         generation = b"".join(
             (
-                ids,
+                trace,
                 generation_id,
                 b"\x22\x08",
                 server_id,
@@ -133,8 +135,8 @@ class OrdinarySpans:
         )
         tried = b"".join(
             (
-                ids,
-                bytes.fromhex(attempt.span_id),
+                trace,
+                attempt_id,
                 b"\x22\x08",
                 generation_id,
                 _ATTEMPT_NAME,
@@ -177,13 +179,15 @@ class OrdinarySpans:
             or self._keep(self._kinds, kind, answer.attributes() | {semconv.OTELGW_USAGE_SOURCE: "provider"}),
         ]
         usage = request.usage
-        for name, attribute in USAGE if len(answer.usage) > _TOTALS else _IN_AND_OUT:
+        for name, attribute in _IN_AND_OUT if answer.has_totals_only else USAGE:
             value = getattr(usage, name)
             if value is not None:
                 found.append(self._number(attribute, value))
         if request.cost is not None:
             amount = _double(request.cost)
             found += (_COST, amount, _AMOUNT, amount, self._source(request.cost_source))
+        if request.waited is not None:
+            found += (_FIRST_CHUNK, _double(request.waited))
         found.append(self._one_attempt)
         if request.overhead is not None:
             found += (_OVERHEAD, _double(request.overhead))

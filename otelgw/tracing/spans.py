@@ -31,7 +31,7 @@ from otelgw_collector.trace_state import carried
 from otelgw_exporters import semconv
 from otelgw_exporters.layers import Layers
 
-__all__ = ["build", "overhead"]
+__all__ = ["build", "overhead", "waited"]
 
 _SECOND = 1_000_000_000
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
@@ -252,9 +252,9 @@ def _server_attributes(record: Record) -> dict[str, Any]:
 
 
 def _add_generation_attributes(found: dict[str, Any], record: Record) -> None:
-    if record.stream and record.first_byte and record.status < _CLIENT_ERROR:
-        waited = (record.first_byte - record.upstream_start) / _SECOND
-        found[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = max(0.0, waited)
+    first_chunk = waited(record)
+    if first_chunk is not None:
+        found[semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = first_chunk
     found[semconv.OTELGW_ATTEMPTS] = len(record.attempts)
     took = overhead(record)
     if took is not None:
@@ -310,6 +310,13 @@ def _links(record: Record) -> tuple[Link, ...]:
     if not record.link_trace_id or not record.link_span_id:
         return ()
     return (Link(SpanContext(int(record.link_trace_id, 16), int(record.link_span_id, 16), is_remote=True)),)
+
+
+def waited(record: Record) -> float | None:
+    """Return the seconds to the first chunk of a stream; None where none came."""
+    if not record.stream or not record.first_byte or record.status >= _CLIENT_ERROR:
+        return None
+    return max(0.0, (record.first_byte - record.upstream_start) / _SECOND)
 
 
 def overhead(record: Record) -> float | None:

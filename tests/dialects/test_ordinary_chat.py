@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from otelgw.dialects import openai_chat
-from otelgw.dialects.ordinary_chat import Answer, Request, read_answer, read_request
+from otelgw.dialects.ordinary_chat import Answer, Request, read_answer, read_request, read_stream
 from tests.dialects import wire
 from tests.tracing import drawn
 
@@ -213,12 +213,59 @@ def test_an_answer_that_says_anything_else_is_not(more: dict[str, Any]) -> None:
     assert read_answer(json.dumps(ANSWERED | more).encode()) is None
 
 
-@pytest.mark.xfail(strict=True, reason="it is told as a finish reason; of any other answer it is none")
-def test_a_reason_that_is_no_reason_is_told_as_of_any_answer() -> None:
+def test_a_providers_own_unknown_reason_is_told() -> None:
     body = json.dumps(ANSWERED | _choice(finish_reason="unknown")).encode()
     read = read_answer(body)
-    if read is not None:
-        check_answer(read, body)
+    assert read is not None
+    check_answer(read, body)
+    assert read.attributes()["gen_ai.response.finish_reasons"] == ["unknown"]
+
+
+def _stream(*chunks: dict[str, Any]) -> bytes:
+    return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+CHUNK = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m-1"}
+SAYS = CHUNK | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "hi"}, "finish_reason": None}]}
+ENDS = CHUNK | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+COUNTS = CHUNK | {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}}
+
+
+def test_a_stream_of_text_is_ordinary() -> None:
+    body = _stream(SAYS, ENDS, COUNTS)
+    read, facts = read_stream(body, wire.SSE), openai_chat.read_response(body, wire.SSE, stream=True)
+
+    assert read is not None
+    assert [("gen_ai.response.id", read.id), *read.attributes().items()] == list(facts.attributes.items())
+    assert {"gen_ai.output.messages": read.messages_read()} == facts.content
+    assert (read.read_usage(), read.model) == (facts.usage, "m-1")
+    assert hash(read.kind) == hash(read_stream(body, wire.SSE).kind)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _stream(SAYS, ENDS),
+        _stream(SAYS, COUNTS)[:-14],
+        _stream(SAYS, ENDS, COUNTS, {"error": {"message": "no"}}),
+        _stream(*({key: value for key, value in each.items() if key != "id"} for each in (SAYS, ENDS, COUNTS))),
+        _stream({key: value for key, value in SAYS.items() if key != "id"}, ENDS, COUNTS),
+        _stream(COUNTS),
+        b"",
+    ],
+    ids=["no usage", "no end", "an error", "no id", "an id that comes late", "no choice", "nothing"],
+)
+def test_any_other_stream_is_left_alone(body: bytes) -> None:
+    assert read_stream(body, wire.SSE) is None
+
+
+def test_a_stream_is_ordinary_only_where_one_was_asked_for() -> None:
+    asked = json.dumps(ASKED | {"stream": True}).encode()
+    plain = json.dumps(ASKED).encode()
+
+    assert read_request(asked, stream=True) is not None
+    assert read_request(asked) is None
+    assert read_request(plain, stream=True) is None
 
 
 @pytest.mark.parametrize(

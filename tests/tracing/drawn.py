@@ -16,7 +16,7 @@ from otelgw.tracing.record import Audience, Caller, Capture, Price, Record, deco
 from tests.dialects import wire
 from tests.tracing.records import CALLER, CHAT, MS, START, attempt, plain
 
-__all__ = ["answers", "records", "requests"]
+__all__ = ["answers", "records", "requests", "streams"]
 
 NUMBERS = (
     *("0", "1", "-1", "-0", "7", "0.0", "-0.0", "0.7", "1.0", "12.0", "1e2", "1e308", "1e400", "1e-400", "4.9e-324"),
@@ -30,6 +30,7 @@ TEXTS = (
         '"assistant"',
         '"stop"',
         '"error"',
+        '"unknown"',
         '"tool_calls"',
         '"end_turn"',
         '"auto"',
@@ -348,3 +349,59 @@ records = st.builds(
     _capture(answers),
 )
 """Records as the pipeline reads them from the spool."""
+
+_delta = st.builds(
+    lambda said, more, odd: _object([*said, *more, *odd]),
+    st.sampled_from(((), (("content", '"hel"'),), (("content", '"ü\\n"'),), (("content", '""'),))),
+    _some({"role": ('"assistant"',), "refusal": ("null",)}),
+    _odd("role", "content", "refusal", "tool_calls", "reasoning_content", "audio", "function_call"),
+)
+_part = st.builds(
+    lambda index, delta, reason, odd: _object([("index", index), ("delta", delta), ("finish_reason", reason), *odd]),
+    _mostly("0"),
+    _rarely(values, _delta),
+    _mostly("null"),
+    _odd("index", "delta", "message", "logprobs", "text"),
+)
+_NAMED = (("id", '"chatcmpl-1"'), ("object", '"chat.completion.chunk"'), ("model", '"gpt-4o"'))
+
+
+def _chunk(named: Members, choices: str, more: Members, odd: Members) -> str:
+    return _object([*named, ("choices", choices), *more, *odd])
+
+
+def _chunks(choices: st.SearchStrategy[str], more: st.SearchStrategy[Members]) -> st.SearchStrategy[str]:
+    named = _rarely(st.permutations(_NAMED).map(lambda drawn: drawn[:2]), st.just(_NAMED))
+    return st.builds(_chunk, named, choices, more, _odd("id", "model", "choices", "usage", "error", "created", *TOLD))
+
+
+_TOLD_MORE = _some({"usage": ("null",), "service_tier": ('"default"',), "system_fingerprint": ('"fp_1"', "null")})
+_saying = _chunks(st.lists(_part, min_size=1, max_size=1).map(_list), _TOLD_MORE)
+_ending = _chunks(
+    _mostly('"stop"', '"length"').map(lambda why: f'[{{"index": 0, "delta": {{}}, "finish_reason": {why}}}]'),
+    _TOLD_MORE,
+)
+_counting = _chunks(st.just("[]"), _usage.map(lambda usage: [("usage", usage)]))
+
+
+def _sent(said: list[str], ends: list[str], counts: list[str], done: str, line: str) -> str:
+    return "".join(f"data: {chunk}{line}{line}" for chunk in (*said, *ends, *counts) if chunk) + done
+
+
+_sse = st.builds(
+    _sent,
+    st.lists(_saying, min_size=1, max_size=5),
+    _rarely(st.lists(_ending, max_size=2), _ending.map(lambda chunk: [chunk])),
+    _rarely(st.just([]), _counting.map(lambda chunk: [chunk])),
+    _rarely(st.sampled_from(("", "data: [DO", "event: error\ndata: {}\n\n", ": x\n\n")), st.just("data: [DONE]\n\n")),
+    _rarely(st.just("\r\n"), st.just("\n")),
+)
+_asking = _rarely(requests, requests.map(lambda text: text.replace("{", '{"stream": true, ', 1)))
+streams = st.builds(
+    lambda usual, odd, asked, answered: _record({"stream": True, **usual}, odd, [attempt()], asked, answered),
+    _changes(_USUAL, most=3),
+    _rarely(_changes(_UNUSUAL, least=1), _nothing),
+    _capture(_asking),
+    _capture(_sse).map(lambda drawn: replace(drawn, content_type=wire.SSE)),
+)
+"""Records of streams, as the pipeline reads them from the spool."""

@@ -20,6 +20,7 @@ from tests.tracing import drawn
 from tests.tracing.records import CALLER, CHAT, MS, PLAIN, attempt, plain, scenarios, withheld
 
 ANSWER = wire.answer("chat_openai.json")
+STREAMED = PLAIN.replace(b"{", b'{"stream": true, ', 1)
 
 
 def read(made: Record) -> Ordinary | None:
@@ -41,6 +42,17 @@ def test_a_plain_chat_is_ordinary() -> None:
     assert (found.usage.input, found.usage.output, found.usage.cache_read) == (1117, 46, 1024)
     assert (found.cost, found.cost_source) == (0.001209, "config")
     assert found.ended == plain().start + 92 * MS
+
+
+def test_a_plain_stream_is_ordinary() -> None:
+    answer = capture_whole(wire.answer("chat_azure.sse"), wire.SSE)
+
+    found = read(plain(stream=True, request=capture_whole(STREAMED, wire.JSON), response=answer))
+
+    assert found is not None
+    assert found.waited == (plain().first_byte - plain().upstream_start) / 1e9
+    assert found.likeness.called["gen_ai.request.stream"] is True
+    assert "gen_ai.request.stream" not in read(plain()).likeness.called  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +98,16 @@ NOT_ORDINARY: dict[str, Record] = {
     "an error status": plain(status=500, error_type="500"),
     "an error behind a 200": plain(error_type="client_disconnect"),
     "an error message": plain(error_message="it broke"),
-    "a stream": plain(stream=True),
+    "a stream that nobody asked for": plain(stream=True),
+    "a stream that broke off": plain(
+        stream=True, request=answered(STREAMED), response=answered(wire.answer("chat_azure.sse")[:-200], wire.SSE)
+    ),
+    "a stream that ended in an error": plain(
+        stream=True, request=answered(STREAMED), response=answered(wire.answer("chat_error_midway.sse"), wire.SSE)
+    ),
+    "ids of another length": plain(span_id="ab"),
+    "ids that are none": plain(trace_id="x" * 32),
+    "no id": plain(trace_id=""),
     "an answer that is a stream all the same": plain(response=answered(ANSWER, wire.SSE)),
     "no attempt": plain(attempts=[]),
     "a second attempt": plain(attempts=[attempt(1, 2, 30, 429), attempt(2, 50, 90)]),

@@ -36,6 +36,8 @@ from tests.tracing.test_ordinary import NOT_ORDINARY
 RESOURCE = Resource({"service.name": "otelgw"}, "https://schema.example/1")
 SCOPE = InstrumentationScope("otelgw", "0.1.0")
 VOCABULARIES = ("otel", "otel-1.41", "otel-1.36")
+STREAMED = PLAIN.replace(b"{", b'{"stream": true, ', 1)
+STREAMS = ("chat_azure.sse", "chat_tools.sse", "completions.sse")
 ZEROS = tuple(b"\x21" + struct.pack("<d", zero) for zero in (-0.0, 0.0))
 
 
@@ -103,17 +105,34 @@ def test_what_is_written_down_is_what_the_encoder_makes_of_the_spans(made: Recor
 @pytest.mark.parametrize("made", [*scenarios().values(), *NOT_ORDINARY.values()], ids=[*scenarios(), *NOT_ORDINARY])
 def test_so_it_is_of_every_way_that_a_request_can_go_as_far_as_it_is_ordinary(made: Record) -> None:
     for more in ({}, {"trace_state": "", "metadata": {}, "request_headers": []}):
-        for name, value in more.items():
-            setattr(made, name, value)
-        check(decode(encode(made)))
+        check(decode(encode(replace(made, **more))))
 
 
 @pytest.mark.parametrize("answer", sorted((wire.HERE / "answers").iterdir()), ids=lambda path: path.name)
 def test_so_it_is_of_the_answers_of_known_providers(answer: Any) -> None:
-    for body in (PLAIN, wire.request("chat_tools.json"), wire.request("responses.json")):
+    usual = {(PLAIN, "chat_openai.json"), *((STREAMED, name) for name in STREAMS)}
+    for body in (PLAIN, STREAMED, wire.request("chat_tools.json"), wire.request("responses.json")):
         asked, kind = capture_whole(body, wire.JSON), wire.SSE if answer.suffix == ".sse" else wire.JSON
-        made = plain(request=asked, response=capture_whole(answer.read_bytes(), kind))
-        assert check(decode(encode(made))) == (body is PLAIN and answer.name == "chat_openai.json")
+        made = plain(request=asked, response=capture_whole(answer.read_bytes(), kind), stream=body is STREAMED)
+        assert check(decode(encode(made))) == ((body, answer.name) in usual)
+
+
+@given(drawn.streams)
+@settings(max_examples=250, deadline=None)
+def test_so_it_is_of_streams(made: Record) -> None:
+    check(made, signs=False)
+
+
+def test_a_fair_share_of_the_streams_that_are_drawn_is_ordinary() -> None:
+    found: list[bool] = []
+
+    @given(drawn.streams)
+    @settings(max_examples=100, deadline=None, database=None, derandomize=True)
+    def draw(made: Record) -> None:
+        found.append(ordinary(made) is not None)
+
+    draw()
+    assert 0.2 < sum(found) / len(found) < 0.9
 
 
 COMMON: dict[str, dict[str, Any]] = {
