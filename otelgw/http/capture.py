@@ -18,6 +18,7 @@ __all__ = ["BodyCapture", "Budget", "is_text"]
 
 _TEXT = ("application/json", "text/", "application/x-ndjson", "application/jsonl", "application/x-www-form-urlencoded")
 _LONGEST_TYPE = 64  # characters
+_BLOCK = 4 * 1024  # bytes that are charged at once
 _STARVED = 16 * 1024  # what a capture may still keep of the tail when the worker's budget is used up
 
 
@@ -48,7 +49,7 @@ class Budget:
 class BodyCapture:
     """Collects one body. ``keep=False`` keeps only size and hash."""
 
-    __slots__ = ("_budget", "_charged", "_chunks", "_hash", "_keep", "_limit", "_tail", "size")
+    __slots__ = ("_budget", "_charged", "_chunks", "_hash", "_keep", "_limit", "_room", "_tail", "size")
 
     def __init__(self, limit: int, budget: Budget, *, keep: bool = True) -> None:
         self._limit = limit
@@ -58,17 +59,31 @@ class BodyCapture:
         self._chunks: list[bytes] = []
         self._tail = bytearray()
         self._hash: _Hash | None = None if keep else hashlib.sha256()
+        self._room = 0  # bytes that are charged and not taken yet
         self.size = 0
 
     def add(self, chunk: bytes) -> None:
         length = len(chunk)
         self.size += length
-        if self._hash is None and self.size <= self._limit and self._budget.used + length <= self._budget.total:
-            self._chunks.append(chunk)
-            self._charged += length
-            self._budget.used += length
-        else:
+        if length > self._room and not self._reserve(length):
             self._add_cut(chunk)
+            return
+        self._room -= length
+        self._chunks.append(chunk)
+
+    def _reserve(self, length: int) -> bool:
+        """Charge what is to come, some chunks at once; False if there is no room for the next one to be kept whole."""
+        if self._hash is not None or self.size > self._limit:
+            return False
+        free = self._budget.total - self._budget.used
+        wanted = min(max(length, _BLOCK), self._limit - self.size + length) - self._room
+        wanted = max(min(wanted, free), 0)
+        if self._room + wanted < length:
+            return False
+        self._room += wanted
+        self._charged += wanted
+        self._budget.used += wanted
+        return True
 
     def _add_cut(self, chunk: bytes) -> None:
         """Keep head and tail only; the hash starts with what was held so far."""
@@ -77,6 +92,7 @@ class BodyCapture:
             held = b"".join(self._chunks)
             self._hash.update(held)
             half = self._limit // 2
+            self._room = 0
             self._chunks = [held[:half]]
             self._tail += held[half:]
         self._hash.update(chunk)

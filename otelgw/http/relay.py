@@ -27,7 +27,7 @@ from otelgw.http.redaction import mask, mask_capture, values_of
 from otelgw.http.roundtrip import RoundTrip
 from otelgw.http.routing import Router, Upstream
 from otelgw.http.sse import UsageFilter
-from otelgw.http.stream import Stream, pairs_of
+from otelgw.http.stream import pairs_of
 from otelgw.http.turns import LONGEST_WAIT, RETRIED_ERRORS, Turns, is_passing
 from otelgw.http.usage import cost_of_answer
 from otelgw.keys.gatekeeper import Gatekeeper
@@ -350,35 +350,26 @@ class Relay:
         await begin(exchange, send, exchange.status, headers, lines)
         stream_filter = passing.filter
         length = passing.answer.head.length if stream_filter is None else -1
-        add = passing.capture.add
-        secrets = passing.answer.upstream.secrets
         if begun:
             exchange.first_chunk = exchange.now()
             exchange.sent_bytes = sum(map(len, begun))
-            await send({"type": "http.response.body", "body": mask(b"".join(begun), secrets), "more_body": True})
-
-        def passed(chunk: bytes) -> bytes:
-            """Note a chunk; return what the caller gets of it."""
-            if not exchange.first_byte:
-                exchange.first_byte = exchange.now()
-            add(chunk)
-            out = chunk if stream_filter is None else stream_filter.feed(chunk)
-            out = mask(out, secrets)
-            if out:
-                if not exchange.first_chunk:
-                    exchange.first_chunk = exchange.now()
-                exchange.sent_bytes += len(out)
-            return out
-
+            body = mask(b"".join(begun), passing.answer.upstream.secrets)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
         source = chunks if chunks is not None else passing.answer.response.stream
         outlet = exchange.outlet
         if isinstance(source, RoundTrip) and outlet is not None and outlet.immediate and length < 0:
-            # Of an answer whose length is not known no part is known to be the last.
-            await _pump(source, outlet, passed)
+            # Of an answer whose length is not known no part is known to be the last. Every chunk is written as it is
+            # read; a task that wakes for each would cost more than all the rest.
+            sink = passing.sink(outlet.put_out)
+            while await source.pump(sink):
+                await outlet.drained()
         else:
+            outs: list[bytes] = []
+            sink = passing.sink(outs.append)
             async for chunk in source:  # type: ignore[union-attr]
-                out = passed(chunk)
-                if out:
+                sink(chunk)
+                if outs:
+                    out = outs.pop()
                     if exchange.sent_bytes == length:
                         passing.finish_upstream()
                         self._commit(exchange)
@@ -443,22 +434,37 @@ class _Passing:
         self.secret = True  # the answer may repeat what the upstream was sent
         self.encoding = "" if answer.head.encoding == "identity" else answer.head.encoding
 
+    def sink(self, put: Callable[[bytes], bool | None]) -> Callable[[bytes], bool | None]:
+        """Return the function that notes a chunk, and has ``put`` take what the caller gets of it, if anything; it
+        returns what ``put`` does."""
+        exchange, secrets = self.exchange, self.answer.upstream.secrets
+        add = self.capture.add
+        feed = self.filter.feed if self.filter is not None else None
+        noted = False  # when the first chunk came and went
+
+        def take(chunk: bytes) -> bool | None:
+            nonlocal noted
+            if not noted and not exchange.first_byte:
+                exchange.first_byte = exchange.now()
+            add(chunk)
+            out = chunk if feed is None else feed(chunk)
+            for secret in secrets:  # looked for here: of a short chunk a call costs more than the search
+                if secret in out:
+                    out = mask(out, secrets)
+            if not out:
+                return False
+            if not noted:
+                exchange.first_chunk = exchange.first_chunk or exchange.now()
+                noted = True
+            exchange.sent_bytes += len(out)
+            return put(out)
+
+        return take
+
     def finish_upstream(self) -> None:
         """The upstream's last byte is here."""
         if not self.answer.attempt.end:
             self.answer.attempt.end = self.exchange.generation_end = self.exchange.now()
-
-
-async def _pump(source: RoundTrip, outlet: Stream, passed: Callable[[bytes], bytes]) -> None:
-    """Write every chunk to the caller as it is read; a task that wakes for each would cost more than all the rest."""
-    put_out = outlet.put_out
-
-    def sink(chunk: bytes) -> bool:
-        out = passed(chunk)
-        return bool(out) and put_out(out)
-
-    while await source.pump(sink):
-        await outlet.drained()
 
 
 async def _close(response: httpx.Response) -> None:

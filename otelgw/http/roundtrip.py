@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["BUFFER", "FAILURES", "RawHeader", "RoundTrip", "cause_of", "failure"]
 
 RawHeader = tuple[bytes, bytes]
-Sink = Callable[[bytes], bool]
+Sink = Callable[[bytes], bool | None]
 
 BUFFER = 64 * 1024  # bytes of body that the reader has not taken; above it the socket is not read
 

@@ -81,6 +81,11 @@ async def serve_uvicorn(
             await super().startup(sockets)
             ready()
 
+        async def main_loop(self) -> None:
+            # Uvicorn's own looks ten times a second whether it is over, for a header that is not sent, too.
+            await over.wait()
+
+    over = asyncio.Event()
     edge = Edge(settings, gateway.counters, http2=False)
     config = uvicorn.Config(
         gateway,
@@ -101,7 +106,7 @@ async def serve_uvicorn(
         async def shutdown() -> None:
             await stop.wait()
             await closing(gateway, descriptor)
-            server.should_exit = True
+            over.set()
 
         waiting = asyncio.get_running_loop().create_task(shutdown())
         try:
