@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 # Seconds between two looks at the spool. The first record of a look costs twice what the others do, as the processor
 # has forgotten everything meanwhile: it is worth to wait for company, which batches do for longer anyway.
-_BUSY, _IDLE = 0.05, 0.08
+_LOOK = 0.08
 _SOON = 0.02  # seconds: at the end, and where a destination is about to have room
 _WORTHWHILE = 64 * 1024  # bytes of records; a look costs as much for one of them as for many
 _PATIENCE = 0.1  # seconds
@@ -202,7 +202,6 @@ class Pipeline(Generic[T]):
         return Lane(destination, done, deque(begun), counters=counters)
 
     def _follow(self, head: Head[T], sweeper: Sweeper, ledger: Ledger) -> None:
-        pause = _BUSY
         while not self._is_over():
             if self._flow.failure is not None:
                 raise RuntimeError("a delivering thread has failed") from self._flow.failure
@@ -219,9 +218,8 @@ class Pipeline(Generic[T]):
                 # The file is gone before its cursors: a full disk may not take the change before there is room.
                 ledger.keep(head.segments, head.unread)
             self._tell(sweeper, ledger)
-            pause = _SOON if draining or waiting else _BUSY if found else min(_IDLE, pause * 1.5)
             if size < _WORTHWHILE:
-                time.sleep(pause)
+                time.sleep(_SOON if draining or waiting else _LOOK)
 
     def _must_wait(self) -> bool:
         """True while a destination that follows the head has not much room, but is about to have.
