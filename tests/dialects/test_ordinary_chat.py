@@ -25,7 +25,7 @@ ANSWERED: dict[str, Any] = {
     "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13},
 }
 SAMPLES = sorted(path for kind in ("answers", "requests") for path in (wire.HERE / kind).iterdir())
-DEEP = b"[" * 5000 + b"]" * 5000
+DEEP = b"[" * 100_000 + b"]" * 100_000  # deeper than any Python lets C code recurse
 
 
 def exactly(told: dict[str, Any]) -> list[tuple[str, str]]:
