@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw_collector import address as addresses
 from otelgw_collector.decoder import Decoder
-from otelgw_collector.fan_out import put_together
+from otelgw_collector.fan_out import prepared, put_together
 from otelgw_collector.flow import Flow, Position
 from otelgw_collector.journal import Journal
 from otelgw_collector.lane import Batch, Frozen, Item, Lane, Place, Run, letter_key
@@ -169,23 +169,16 @@ class Courier(Generic[T]):
 
     def _items(self, segment: str, path: Path, entries: Iterable[Entry]) -> list[Item[T]]:
         """Decode records that the head has read before, and make ready those that the lane wants."""
-        items: list[Item[T]] = []
-        for entry in entries:
-            for subject, address in self._decode(path, entry):
-                if self.lane.wants(address):
-                    items.append(Item(segment, entry.end, len(entry.payload), self._prepared(subject), address))
+        prepare = self.lane.destination.prepare
+        items = [
+            Item(segment, entry.end, len(entry.payload), prepared(prepare, subject), address)
+            for entry in entries
+            for subject, address in self._decode(path, entry)
+            if self.lane.wants(address)
+        ]
         if all(item.address is None for item in items):
             put_together(self.lane.destination.gather, items)
         return items
-
-    def _prepared(self, subject: T) -> T:
-        prepare = self.lane.destination.prepare
-        if prepare is None:
-            return subject
-        try:
-            return prepare(subject)
-        except Exception:  # noqa: BLE001 - selecting finds out which span it is, and what becomes of it
-            return subject
 
     def _entry(self, place: Place) -> Entry | None:
         """Read a record once more; None if its segment is gone."""

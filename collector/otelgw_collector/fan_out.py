@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from otelgw_collector.address import Address
 from otelgw_collector.lane import Item, Lane
 
-__all__ = ["FanOut", "put_together"]
+__all__ = ["FanOut", "prepared", "put_together"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +45,23 @@ class _Share(Generic[T]):
             return subject
         self.records -= 1
         self.size -= size
-        try:
-            return self.prepare(subject)
-        except Exception:  # noqa: BLE001 - the courier finds out which span it is, and what becomes of it
-            return subject
+        return prepared(self.prepare, subject)
 
     def gather(self) -> None:
         """Have what was prepared put together, unless it is not all for all lanes."""
         for gather in self._gather:
             if not self.addressed:
                 put_together(gather, self.items)
+
+
+def prepared(prepare: Callable[[T], T] | None, subject: T) -> T:
+    """Return what ``prepare`` makes of a record; where it fails, or there is none, the record as it is."""
+    if prepare is None:
+        return subject
+    try:
+        return prepare(subject)
+    except Exception:  # noqa: BLE001 - selecting finds out which span it is, and what becomes of it
+        return subject
 
 
 def put_together(gather: Callable[[Sequence[T]], None] | None, items: Sequence[Item[T]]) -> None:

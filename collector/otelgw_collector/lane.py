@@ -266,8 +266,8 @@ class Lane(Generic[T]):
     @property
     def has_room(self) -> bool:
         """True while the queue takes another record."""
-        batching = self.destination.batching
-        return len(self.queue) < batching.queue_records and self.queued_size < batching.queue_size
+        records, size = self.room
+        return records > 0 and size > 0
 
     @property
     def room(self) -> tuple[int, int]:

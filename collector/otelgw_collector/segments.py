@@ -37,6 +37,7 @@ __all__ = ["SegmentName", "SegmentReader", "SegmentWriter", "find_segments", "is
 
 _NAME = re.compile(r"(?P<worker>[A-Za-z0-9_.]+)-(?P<seq>[0-9]{1,18})\.seg")
 _CHUNK = 1024 * 1024
+_JOINED = 64 * 1024  # bytes up to which joining what is written costs less than writing it in parts
 _ABANDONED = 60.0  # seconds after which an empty, unlocked file has no writer any more
 
 
@@ -79,9 +80,6 @@ def is_waiting(directory: Path, worker: str) -> bool:
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
     return False
-
-
-_JOINED = 64 * 1024  # bytes up to which joining what is written costs less than writing it in parts
 
 
 class SegmentWriter:

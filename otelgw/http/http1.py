@@ -116,9 +116,7 @@ class Http1Stream(Stream):
     def put_out(self, data: bytes) -> bool:
         if self.gone:
             raise ConnectionResetError("the caller has gone")
-        if self._head or not self._chunked or len(data) > _LARGE:
-            return self._write_body(data, more=True)
-        return self._http1.connection.write(b"%x\r\n" % len(data) + data + b"\r\n")  # as nearly all are
+        return self._write_body(data, more=True)
 
     async def drained(self) -> None:
         await self._http1.connection.drain()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otelgw_collector.address import Address, encode
@@ -51,18 +49,6 @@ class Selected:
     @property
     def threads(self) -> set[str]:
         return {spans.thread for spans in self.given if isinstance(spans, Prepared)}
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path)
-
-
-@pytest.fixture
-def writer(spool: Spool) -> Iterator[SegmentWriter]:
-    made = SegmentWriter(spool.segments, "w0")
-    yield made
-    made.close()
 
 
 def stuck(release: threading.Event) -> Scripted:

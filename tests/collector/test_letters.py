@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,18 +18,6 @@ from otelgw_collector.segment_format import ADDRESSED, RECORD
 from otelgw_collector.segments import SegmentWriter
 from otelgw_exporters.delivery import DONE, Outcome, Verdict, all_retry
 from tests.collector.destinations import QUICK, Scripted, Spool, eventually, running
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path)
-
-
-@pytest.fixture
-def writer(spool: Spool) -> Iterator[SegmentWriter]:
-    made = SegmentWriter(spool.segments, "w0")
-    yield made
-    made.close()
 
 
 def picky(spans: Sequence[ReadableSpan]) -> Outcome:

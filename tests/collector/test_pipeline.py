@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,6 @@ from tests.collector.destinations import Scripted, Spool, decode, eventually, ru
 
 ROOT = Path(__file__).parents[2]
 SMALL = Batching(records=4, queue_records=8, linger=0.02, first=0.005)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path)
-
-
-@pytest.fixture
-def writer(spool: Spool) -> Iterator[SegmentWriter]:
-    writer = SegmentWriter(spool.segments, "w0")
-    yield writer
-    writer.close()
 
 
 def numbers(count: int, start: int = 0) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from otelgw.errors import UpstreamError
-from otelgw.http.roundtrip import BUFFER
+from otelgw.http.roundtrip import BUFFER, RoundTrip
 from tests.http.test_connection import LIMIT, ask, connected
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -17,14 +18,20 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+async def begun(trip: RoundTrip, sink: Callable[[bytes], bool]) -> asyncio.Future[bool]:
+    """Return the pump into ``sink``, which waits for what comes."""
+    pumping = asyncio.ensure_future(trip.pump(sink))
+    await asyncio.sleep(0)
+    return pumping
+
+
 def test_a_sink_gets_each_chunk_in_the_read_that_brought_it() -> None:
     async def main() -> None:
         connection, _, lender = connected()
         trip = ask(connection)
         connection.data_received(HEAD + chunk(b"before"))
         seen: list[bytes] = []
-        pumping = asyncio.ensure_future(trip.pump(lambda data: bool(seen.append(data))))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, lambda data: bool(seen.append(data)))
         for part in (b"one", b"two"):
             connection.data_received(chunk(part))
             assert seen[-1] == part
@@ -47,15 +54,13 @@ def test_a_sink_that_wants_to_wait_misses_nothing_and_the_socket_is_paused_meanw
             seen.append(data)
             return len(seen) == 1
 
-        pumping = asyncio.ensure_future(trip.pump(sink))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, sink)
         connection.data_received(chunk(b"first"))
         connection.data_received(chunk(b"x" * (BUFFER + 1)))
         assert await pumping is True
         assert seen == [b"first"]
         assert not sock.reading
-        pumping = asyncio.ensure_future(trip.pump(sink))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, sink)
         assert sock.reading
         connection.data_received(b"0\r\n\r\n")
         assert await pumping is False
@@ -73,8 +78,7 @@ def test_what_a_sink_raises_ends_the_pump_and_not_the_connection() -> None:
         def sink(_: bytes) -> bool:
             raise ConnectionResetError("the caller has gone")
 
-        pumping = asyncio.ensure_future(trip.pump(sink))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, sink)
         connection.data_received(chunk(b"first"))
         assert not connection.closed
         with pytest.raises(ConnectionResetError, match="the caller has gone"):
@@ -91,8 +95,7 @@ def test_a_pumped_body_that_is_cut_gives_what_came_and_then_the_error() -> None:
         trip = ask(connection)
         connection.data_received(HEAD)
         seen: list[bytes] = []
-        pumping = asyncio.ensure_future(trip.pump(lambda data: bool(seen.append(data))))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, lambda data: bool(seen.append(data)))
         connection.data_received(chunk(b"first"))
         connection.eof_received()
         with pytest.raises(UpstreamError) as caught:
@@ -122,8 +125,7 @@ def test_a_long_pumped_body_is_not_taken_for_a_head_without_end() -> None:
         trip = ask(connection)
         connection.data_received(HEAD)
         sizes: list[int] = []
-        pumping = asyncio.ensure_future(trip.pump(lambda data: bool(sizes.append(len(data)))))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, lambda data: bool(sizes.append(len(data))))
         for _ in range(10 * LIMIT // 1000):
             connection.data_received(chunk(b"x" * 1000))
         connection.data_received(b"0\r\n\r\n")
