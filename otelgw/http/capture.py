@@ -47,40 +47,49 @@ class Budget:
 
 
 class BodyCapture:
-    """Collects one body. ``keep=False`` keeps only size and hash."""
+    """Collects one body. ``keep=False`` keeps only size and hash.
 
-    __slots__ = ("_budget", "_charged", "_chunks", "_hash", "_keep", "_limit", "_room", "_tail", "size")
+    Whoever has no time for ``add`` may append to ``chunks`` itself what there is ``room`` for, and lessen ``room`` by it.
+    """
+
+    __slots__ = ("_budget", "_charged", "_hash", "_keep", "_limit", "_size", "_tail", "chunks", "room")
 
     def __init__(self, limit: int, budget: Budget, *, keep: bool = True) -> None:
         self._limit = limit
         self._budget = budget
         self._keep = keep
         self._charged = 0
-        self._chunks: list[bytes] = []
         self._tail = bytearray()
         self._hash: _Hash | None = None if keep else hashlib.sha256()
-        self._room = 0  # bytes that are charged and not taken yet
-        self.size = 0
+        self._size = 0  # where there is a hash
+        self.chunks: list[bytes] = []
+        self.room = 0  # bytes that are charged and not taken yet; none where only head and tail are kept
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body so far."""
+        return self._charged - self.room if self._hash is None else self._size
 
     def add(self, chunk: bytes) -> None:
         length = len(chunk)
-        self.size += length
-        if length > self._room and not self._reserve(length):
+        if length > self.room and not self._reserve(length):
             self._add_cut(chunk)
             return
-        self._room -= length
-        self._chunks.append(chunk)
+        self.room -= length
+        self.chunks.append(chunk)
 
     def _reserve(self, length: int) -> bool:
         """Charge what is to come, some chunks at once; False if there is no room for the next one to be kept whole."""
-        if self._hash is not None or self.size > self._limit:
+        size = self._charged - self.room
+        if self._hash is not None or size + length > self._limit:
             return False
         free = self._budget.total - self._budget.used
-        wanted = min(max(length, _BLOCK), self._limit - self.size + length) - self._room
+        # As much again as there is: a long stream does not come here for every few of its chunks.
+        wanted = min(max(length, size, _BLOCK), self._limit - size) - self.room
         wanted = max(min(wanted, free), 0)
-        if self._room + wanted < length:
+        if self.room + wanted < length:
             return False
-        self._room += wanted
+        self.room += wanted
         self._charged += wanted
         self._budget.used += wanted
         return True
@@ -89,41 +98,44 @@ class BodyCapture:
         """Keep head and tail only; the hash starts with what was held so far."""
         if self._hash is None:
             self._hash = hashlib.sha256()
-            held = b"".join(self._chunks)
+            held = b"".join(self.chunks)
             self._hash.update(held)
             half = self._limit // 2
-            self._room = 0
-            self._chunks = [held[:half]]
+            self.room = 0
+            self._size = len(held)
+            self.chunks = [held[:half]]
             self._tail += held[half:]
         self._hash.update(chunk)
+        self._size += len(chunk)
         if not self._keep:
             return
         starved = self._budget.used >= self._budget.total
         room = min(self._limit // 2, _STARVED) if starved else self._limit // 2
-        head = len(self._chunks[0]) if self._chunks else 0
+        head = len(self.chunks[0]) if self.chunks else 0
         if not self._tail and head < room and not starved:
-            self._chunks = [b"".join(self._chunks) + chunk[: room - head]]
+            self.chunks = [b"".join(self.chunks) + chunk[: room - head]]
             chunk = chunk[room - head :]
         self._tail += chunk
         # Trimmed only at twice the room, so that trimming is not paid on every chunk.
         if len(self._tail) > 2 * room:
             del self._tail[:-room]
-        self._settle(len(self._chunks[0]) + len(self._tail) if self._chunks else len(self._tail))
+        self._settle(len(self.chunks[0]) + len(self._tail) if self.chunks else len(self._tail))
 
     def _settle(self, held: int) -> None:
         self._budget.used += held - self._charged
         self._charged = held
 
     def finish(self, content_type: str = "", encoding: str = "") -> Capture:
-        """Return the capture and give the budget back."""
+        """Return the capture and give the budget back; nothing can be added any more."""
+        size = self.size
         self._settle(0)
-        head = b"".join(self._chunks)
+        head = b"".join(self.chunks)
         if self._hash is None:
-            return Capture(content_type=content_type, encoding=encoding, size=self.size, head=head)
+            return Capture(content_type=content_type, encoding=encoding, size=size, head=head)
         return Capture(
             content_type=content_type,
             encoding=encoding,
-            size=self.size,
+            size=size,
             head=head,
             tail=bytes(self._tail[-(self._limit // 2) :]),
             sha256=self._hash.hexdigest(),

@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._overhead = 0  # bytes read since the request or the last byte of the body
         self._interim = False  # inside a 1xx answer
         self._complete = False
+        self._between = False  # the last read ended with a chunk, so that the next one begins with one
         self._reusable = False
         self._until_close = False  # the body ends where the connection does
         self.paused = False
@@ -122,7 +123,7 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._reason = b""
         self._overhead = 0
-        self._complete = self._interim = self._until_close = False
+        self._complete = self._interim = self._until_close = self._between = False
         if body is None:
             self._sent = math.inf
             self._transport.write(head)
@@ -207,6 +208,16 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._heard = self._time()
+        if self._between and (express := trip.express) is not None:
+            try:
+                waits = express(data)
+            except Exception as error:  # noqa: BLE001 - it belongs to the reader, not to the connection
+                trip.halt(error)
+                return
+            if waits is not None:
+                if waits:
+                    trip.halt()
+                return
         if not trip.first_byte_ns:
             trip.first_byte_ns = monotonic_ns()
         received = trip.received
@@ -217,6 +228,8 @@ class Connection(asyncio.Protocol):
                 self._fail("upstream_bad_response", str(error.__context__ or error))
                 return
             self._reusable = False
+        if self._between:
+            self._between = data.endswith(b"\r\n")
         if self._complete:
             self._finish(trip)
         elif trip.received == received:
@@ -288,6 +301,12 @@ class Connection(asyncio.Protocol):
         trip = self._trip
         if trip is not None and not self._complete:
             trip.put(data)
+
+    def on_chunk_header(self) -> None:
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        self._between = True
 
     def on_message_complete(self) -> None:
         if self._interim:

@@ -242,6 +242,10 @@ class Connection(asyncio.Protocol):
         transport.write(data)
         return self.congested
 
+    def writer(self) -> Callable[[bytes], None]:
+        """Return what ``write`` writes with."""
+        return self._transport.write
+
     async def drain(self) -> None:
         """Wait until the caller has taken enough of what was written.
 

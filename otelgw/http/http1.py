@@ -18,7 +18,7 @@ from otelgw.errors import GatewayError, error_body
 from otelgw.http.framing import MAX_HEADERS, HeadRefused, check, tokens
 from otelgw.http.heads import KnownHead
 from otelgw.http.http2 import Http2
-from otelgw.http.stream import RawHeaders, Stream, http_scope
+from otelgw.http.stream import Chunked, RawHeaders, Stream, http_scope
 
 if TYPE_CHECKING:
     from otelgw.http.edge import Connection
@@ -117,6 +117,9 @@ class Http1Stream(Stream):
         if self.gone:
             raise ConnectionResetError("the caller has gone")
         return self._write_body(data, more=True)
+
+    def chunked(self) -> Chunked | None:
+        return self._http1.connection if self._chunked else None
 
     async def drained(self) -> None:
         await self._http1.connection.drain()

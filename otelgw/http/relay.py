@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from typing import NamedTuple
 
 import httpx
 
@@ -23,6 +22,7 @@ from otelgw.http.controls import Controls
 from otelgw.http.exchange import Exchange
 from otelgw.http.headers import AnswerHead, allow_listed, from_upstream
 from otelgw.http.outbound import Outbound, prepare
+from otelgw.http.passing import Answer, Passing
 from otelgw.http.redaction import mask, mask_capture, values_of
 from otelgw.http.roundtrip import RoundTrip
 from otelgw.http.routing import Router, Upstream
@@ -59,16 +59,6 @@ _HTTPX_ERRORS: tuple[tuple[type[Exception], str], ...] = (
 
 # The targets of requests that are not routed yet, by template: such a record can still be read by the route's dialect.
 _ASKED = {route.template: Target(operation=route.operation, dialect=route.dialect) for route in routes.ROUTES}
-
-
-class _Answer(NamedTuple):
-    """An upstream's answer at its head."""
-
-    upstream: Upstream
-    response: httpx.Response
-    head: AnswerHead
-    attempt: Attempt
-    usage_injected: bool
 
 
 class Relay:
@@ -133,7 +123,7 @@ class Relay:
             else:
                 await _close(answer.response)
 
-    async def _ask(self, exchange: Exchange, outbound: Outbound) -> _Answer:
+    async def _ask(self, exchange: Exchange, outbound: Outbound) -> Answer:
         """Call upstreams until one answers in a way that is final."""
         tries = 0
         reason = ""
@@ -179,7 +169,7 @@ class Relay:
                 if reason == _OPTION and status < httpx.codes.BAD_REQUEST:
                     upstream.stream_usage = "as_is"  # it was the option, and nothing else
                 if last or not is_passing(status) or (wait := turns.next(head.retry_after)) > LONGEST_WAIT:
-                    return _Answer(upstream, response, head, attempt, injected)
+                    return Answer(upstream, response, head, attempt, injected)
                 await self._abandon(exchange, attempt, response)
                 reason = str(status)
             tries += 1
@@ -230,7 +220,7 @@ class Relay:
         await _close(response)
         attempt.end = exchange.now()
 
-    async def _relay(self, exchange: Exchange, answer: _Answer, send: Send) -> None:
+    async def _relay(self, exchange: Exchange, answer: Answer, send: Send) -> None:
         """Pass the answer on, held or chunk by chunk."""
         status = answer.response.status_code
         content_type = answer.head.content_type.lower()
@@ -240,7 +230,7 @@ class Relay:
         if status >= httpx.codes.BAD_REQUEST:
             exchange.fail(str(status))
         capture = BodyCapture(self._limits.capture, self._budget, keep=is_text(content_type))
-        passing = _Passing(exchange, answer, capture)
+        passing = Passing(exchange, answer, capture)
         exchange.passing = passing
         try:
             if self._is_held(exchange, answer.head, content_type):
@@ -265,7 +255,7 @@ class Relay:
             return False
         return head.length <= self._limits.hold
 
-    async def _hold(self, exchange: Exchange, passing: _Passing, send: Send) -> None:
+    async def _hold(self, exchange: Exchange, passing: Passing, send: Send) -> None:
         """Collect the whole answer, then send it unchanged with what is known by now."""
         stream = passing.answer.response.stream
         parts = stream.whole(self._limits.hold) if isinstance(stream, RoundTrip) else None
@@ -300,7 +290,7 @@ class Relay:
         if outlet.put_last(body):
             await outlet.concluded()
 
-    async def _collect(self, exchange: Exchange, passing: _Passing, send: Send) -> list[bytes] | None:
+    async def _collect(self, exchange: Exchange, passing: Passing, send: Send) -> list[bytes] | None:
         """Return the chunks of the whole answer; None where it is larger than what is held, and was passed on."""
         parts: list[bytes] = []
         size = 0
@@ -317,7 +307,7 @@ class Relay:
         return parts
 
     def _headers(
-        self, exchange: Exchange, passing: _Passing, *, duration: int | None = None
+        self, exchange: Exchange, passing: Passing, *, duration: int | None = None
     ) -> tuple[RawHeaders, bytes]:
         """Return the upstream's headers for the caller, and the gateway's own as lines."""
         answer = passing.answer
@@ -339,7 +329,7 @@ class Relay:
     async def _pass(
         self,
         exchange: Exchange,
-        passing: _Passing,
+        passing: Passing,
         send: Send,
         begun: list[bytes],
         chunks: AsyncIterable[bytes] | None,
@@ -360,8 +350,8 @@ class Relay:
         if isinstance(source, RoundTrip) and outlet is not None and outlet.immediate and length < 0:
             # Of an answer whose length is not known no part is known to be the last. Every chunk is written as it is
             # read; a task that wakes for each would cost more than all the rest.
-            sink = passing.sink(outlet.put_out)
-            while await source.pump(sink):
+            sink, express = passing.sink(outlet.put_out), passing.express(outlet)
+            while await source.pump(sink, express):
                 await outlet.drained()
         else:
             outs: list[bytes] = []
@@ -419,50 +409,6 @@ class Relay:
             for body in (request, response)
         )
         exchange.error_message = "" if exchange.error_type.isdigit() else exchange.error_message
-
-
-class _Passing:
-    """An answer on its way to the caller."""
-
-    __slots__ = ("answer", "capture", "encoding", "exchange", "filter", "secret")
-
-    def __init__(self, exchange: Exchange, answer: _Answer, capture: BodyCapture) -> None:
-        self.exchange = exchange
-        self.answer = answer
-        self.capture = capture
-        self.filter: UsageFilter | None = None
-        self.secret = True  # the answer may repeat what the upstream was sent
-        self.encoding = "" if answer.head.encoding == "identity" else answer.head.encoding
-
-    def sink(self, put: Callable[[bytes], bool | None]) -> Callable[[bytes], bool | None]:
-        """Return the function that notes a chunk, and has ``put`` take what the caller gets of it, if anything; it
-        returns what ``put`` does."""
-        exchange, secrets = self.exchange, self.answer.upstream.secrets
-        add = self.capture.add
-        feed = self.filter.feed if self.filter is not None else None
-        noted = False  # when the first chunk came and went
-
-        def take(chunk: bytes) -> bool | None:
-            nonlocal noted
-            if not noted and not exchange.first_byte:
-                exchange.first_byte = exchange.now()
-            add(chunk)
-            out = chunk if feed is None else feed(chunk)
-            out = mask(out, secrets)
-            if not out:
-                return False
-            if not noted:
-                exchange.first_chunk = exchange.first_chunk or exchange.now()
-                noted = True
-            exchange.sent_bytes += len(out)
-            return put(out)
-
-        return take
-
-    def finish_upstream(self) -> None:
-        """The upstream's last byte is here."""
-        if not self.answer.attempt.end:
-            self.answer.attempt.end = self.exchange.generation_end = self.exchange.now()
 
 
 async def _close(response: httpx.Response) -> None:

@@ -21,6 +21,7 @@ __all__ = ["BUFFER", "FAILURES", "RawHeader", "RoundTrip", "cause_of", "failure"
 
 RawHeader = tuple[bytes, bytes]
 Sink = Callable[[bytes], bool | None]
+Express = Callable[[bytes], bool | None]
 
 BUFFER = 64 * 1024  # bytes of body that the reader has not taken; above it the socket is not read
 
@@ -84,6 +85,7 @@ class RoundTrip(httpx.AsyncByteStream):
         self.buffered = 0  # of them those that the reader has not taken
         self._chunks: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self.express: Express | None = None  # during ``pump``
         self._sink: Sink | None = None
         self._refusal: BaseException | None = None  # what the sink raised
 
@@ -112,9 +114,12 @@ class RoundTrip(httpx.AsyncByteStream):
         self.buffered = 0
         return chunks
 
-    async def pump(self, sink: Sink) -> bool:
+    async def pump(self, sink: Sink, express: Express | None = None) -> bool:
         """Give ``sink`` every chunk as soon as it is read, without a task in between; return True where the sink wants
         to be waited for (what comes meanwhile is kept), False at the end of the body.
+
+        ``express`` is asked first where a read begins where a chunk of the chunked coding does: it gets the read as it
+        is, and returns None unless that is one whole chunk which it took, and else what the sink would return.
 
         Raises:
             UpstreamError: the body was cut, as in the iteration.
@@ -127,12 +132,13 @@ class RoundTrip(httpx.AsyncByteStream):
                 return True
         if self.connection.paused:
             self.connection.resume(self)
-        self._sink = sink
+        self._sink, self.express = sink, express
         try:
             while self._sink is not None and not self.ended:
                 await self._wait()
         finally:
-            stopped, self._sink = self._sink is None, None
+            stopped = self._sink is None
+            self._sink = self.express = None
         if self._refusal is not None:
             raise self._refusal
         if not stopped and self.error is not None:
@@ -180,12 +186,15 @@ class RoundTrip(httpx.AsyncByteStream):
             return
         try:
             if self._sink(data):
-                self._sink = None
-                self._wake()
+                self.halt()
         except Exception as error:  # noqa: BLE001 - it belongs to the reader, not to the connection
-            self._sink = None
-            self._refusal = error
-            self._wake()
+            self.halt(error)
+
+    def halt(self, refusal: BaseException | None = None) -> None:
+        """End ``pump``: the sink wants to be waited for, or raised ``refusal``."""
+        self._sink = self.express = None
+        self._refusal = refusal
+        self._wake()
 
     def start(self, status: int, headers: list[RawHeader]) -> None:
         self.status = status

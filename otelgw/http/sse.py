@@ -11,13 +11,15 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["UsageFilter"]
+__all__ = ["EVENT_ENDING", "NULL_USAGE", "UsageFilter"]
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _ENDINGS = (b"\n\n", b"\r\n\r\n")
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,\s*')
 # A quote inside a JSON string is escaped, so this is the end of the event's own object.
-_NULL_ENDING = b',"usage":null}\n\n'
+NULL_USAGE = b',"usage":null'
+EVENT_ENDING = b"\n\n"
+_NULL_ENDING = NULL_USAGE + b"}" + EVENT_ENDING
 _DATA = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _MAX_HELD = 1024 * 1024
 
@@ -32,22 +34,22 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class UsageFilter:
-    """Feeds on chunks as they arrive and holds back at most the event that is not complete yet."""
+    """Feeds on chunks as they arrive and holds back at most the event that is not complete yet, ``held``."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self._held = b""
+        self.held = b""
 
     def feed(self, data: bytes) -> bytes:
         """Return what the caller gets of ``data`` and what was held; may be empty."""
-        if not self._held:
+        if not self.held:
             # What nearly every chunk is: one event, ending with the null that is not the caller's, or without usage.
             if data.endswith(_NULL_ENDING) and (data.find(b"\n") == len(data) - 2 or data.count(b"\n\n") == 1):
                 return data[: -len(_NULL_ENDING)] + b"}\n\n"
             if b'"usage"' not in data and data.endswith(_ENDINGS):
                 return data
-        buffer = self._held + data
+        buffer = self.held + data
         passed: list[bytes] = []
         start = 0
         for end in _EVENT_END.finditer(buffer):
@@ -57,12 +59,12 @@ class UsageFilter:
         if len(rest) > _MAX_HELD:
             passed.append(rest)
             rest = b""
-        self._held = rest
+        self.held = rest
         return b"".join(passed)
 
     def flush(self) -> bytes:
         """Return what is still held when the stream ends without the end of an event."""
-        held, self._held = self._held, b""
+        held, self.held = self.held, b""
         return _without_usage(held)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from otelgw.http.lazy_headers import Block
 from otelgw.tracing.record import Caller
 
-__all__ = ["OUTLET", "Application", "Findings", "Stream", "http_scope", "pairs_of", "rendered"]
+__all__ = ["OUTLET", "Application", "Chunked", "Findings", "Stream", "http_scope", "pairs_of", "rendered"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,16 @@ def http_scope(
         "client": client,
         "server": server,
     }
+
+
+class Chunked(Protocol):
+    """A connection whose answer is chunked, for whoever writes whole chunks without ``put_out``: with what ``writer``
+    returns, while it is not ``finishing``, and waiting for ``drained`` where it is ``congested`` afterwards."""
+
+    finishing: bool
+    congested: bool
+
+    def writer(self) -> Callable[[bytes], None]: ...
 
 
 class Findings:
@@ -198,6 +208,11 @@ class Stream:
             ConnectionResetError: the caller has gone.
         """
         raise NotImplementedError
+
+    def chunked(self) -> Chunked | None:
+        """Return the connection for chunks that are framed already, each after at least one ``put_out``; None where the
+        answer is not chunked."""
+        return None
 
     async def drained(self) -> None:
         """Wait until the caller has taken enough of what was put out.
