@@ -49,7 +49,7 @@ class Budget:
 class BodyCapture:
     """Collects one body. ``keep=False`` keeps only size and hash.
 
-    Whoever has no time for ``add`` may append to ``chunks`` itself what there is ``room`` for, and lessen ``room`` by it.
+    Instead of ``add``, what there is ``room`` for may be appended to ``chunks``, and ``room`` lessened by it.
     """
 
     __slots__ = ("_budget", "_charged", "_hash", "_keep", "_limit", "_size", "_tail", "chunks", "room")
