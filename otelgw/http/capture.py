@@ -80,9 +80,9 @@ class BodyCapture:
 
     def _reserve(self, length: int) -> bool:
         """Charge what is to come, some chunks at once; False if there is no room for the next one to be kept whole."""
-        size = self._charged - self.room
-        if self._hash is not None or size + length > self._limit:
+        if self._hash is not None:
             return False
+        size = self._charged - self.room
         free = self._budget.total - self._budget.used
         # As much again as there is: a long stream does not come here for every few of its chunks.
         wanted = min(max(length, size, _BLOCK), self._limit - size) - self.room

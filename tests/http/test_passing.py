@@ -193,6 +193,46 @@ def test_a_chunk_of_any_kind_between_the_usual_ones(part: bytes, before: bytes) 
     same([*map(chunk, (before, part, WORD, part, PLAIN, WORD)), END], filtered=False)
 
 
+@pytest.mark.parametrize("filtered", [True, False])
+def test_what_only_looks_like_a_chunk_is_not_taken_for_one(filtered: bool) -> None:
+    inside = chunk(PLAIN)
+    outer = b"%x\r\n" % (len(inside) + 4)
+    tail = b"x" * (0x100 - 2)
+    larger = b"1%b%b\r\n" % (inside, tail)  # the first digit of its size ends a read
+    assert int(larger.partition(b"\r\n")[0], 16) == len(inside) - 4 + len(tail)
+
+    for reads in (
+        [chunk(WORD), outer + b"ab", inside, b"cd\r\n", chunk(WORD), END],
+        [chunk(WORD), chunk(WORD) + outer, inside, b"abcd\r\n", END],
+        [chunk(WORD) + b"1", larger[1 : 1 + len(inside)], larger[1 + len(inside) :], END],
+        [chunk(WORD), chunk(WORD)[:-2] + b"--", chunk(WORD), END],
+        [chunk(WORD), chunk(b"x")[:-2] + b"\n\r", END],
+        [chunk(WORD), END, chunk(WORD)],
+    ):
+        same(reads, filtered=filtered)
+
+
+def test_an_answer_that_is_not_chunked_has_no_chunks_whatever_it_looks_like() -> None:
+    async def main() -> None:
+        connection, _, _ = connected()
+        trip = ask(connection)
+        connection.data_received(HEAD + chunk(WORD) + END)
+        assert [part async for part in trip] == [WORD]
+        trip = ask(connection)
+        connection.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
+        outlet = Outlet()
+        passing = passing_of(outlet, filtered=False)
+        pumping = asyncio.ensure_future(trip.pump(passing.sink(outlet.put_out), passing.express(outlet)))
+        await asyncio.sleep(0)
+        for _ in range(3):
+            connection.data_received(chunk(WORD))
+        connection.eof_received()
+        assert await pumping is False
+        assert outlet.body == chunk(WORD) * 3
+
+    asyncio.run(main())
+
+
 def test_an_upstreams_key_does_not_take_the_short_way_to_the_caller() -> None:
     reads = [chunk(WORD)] * 3 + [chunk(WORD.replace(b"word", SECRET))] + [chunk(WORD)] * 3 + [END]
 
