@@ -18,7 +18,7 @@ __all__ = ["BodyCapture", "Budget", "is_text"]
 
 _TEXT = ("application/json", "text/", "application/x-ndjson", "application/jsonl", "application/x-www-form-urlencoded")
 _LONGEST_TYPE = 64  # characters
-_BLOCK = 4 * 1024  # bytes that are charged at once
+_BLOCK, _LARGE_BLOCK = 4 * 1024, 16 * 1024  # bytes that are charged at once
 _STARVED = 16 * 1024  # what a capture may still keep of the tail when the worker's budget is used up
 
 
@@ -84,8 +84,10 @@ class BodyCapture:
             return False
         size = self._charged - self.room
         free = self._budget.total - self._budget.used
-        # As much again as there is: a long stream does not come here for every few of its chunks.
-        wanted = min(max(length, size, _BLOCK), self._limit - size) - self.room
+        # As much again as there is: a long stream does not come here for every few of its chunks. What is charged and
+        # never taken is missing to other captures, so not more.
+        block = max(_BLOCK, min(size, _LARGE_BLOCK))
+        wanted = min(max(length, block), self._limit - size) - self.room
         wanted = max(min(wanted, free), 0)
         if self.room + wanted < length:
             return False

@@ -62,6 +62,17 @@ def test_all_captures_together_stay_within_the_workers_budget() -> None:
     assert budget.used == 0
 
 
+@given(st.lists(st.integers(1, 3000), max_size=200))
+def test_a_capture_takes_little_more_of_the_budget_than_it_holds(sizes: list[int]) -> None:
+    budget = Budget(PLENTY)
+    capture = BodyCapture(PLENTY, budget)
+    for size in sizes:
+        capture.add(b"x" * size)
+        held = sum(map(len, capture.chunks))
+        assert held == capture.size
+        assert held <= budget.used <= held + 16 * 1024
+
+
 def test_finishing_gives_the_budget_back() -> None:
     budget = Budget(PLENTY)
     captured([b"a" * 10, b"b" * 10], 12, budget)
