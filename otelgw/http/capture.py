@@ -82,7 +82,7 @@ class BodyCapture:
         """Charge what is to come, some chunks at once; False if there is no room for the next one to be kept whole."""
         if self._hash is not None:
             return False
-        size = self._charged - self.room
+        size = self.size
         free = self._budget.total - self._budget.used
         # As much again as there is: a long stream does not come here for every few of its chunks. What is charged and
         # never taken is missing to other captures, so not more.

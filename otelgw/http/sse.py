@@ -16,9 +16,9 @@ __all__ = ["EVENT_ENDING", "NULL_USAGE", "UsageFilter"]
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _ENDINGS = (b"\n\n", b"\r\n\r\n")
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,\s*')
-# A quote inside a JSON string is escaped, so this is the end of the event's own object.
 NULL_USAGE = b',"usage":null'
 EVENT_ENDING = b"\n\n"
+# A quote inside a JSON string is escaped, so this is the end of the event's own object.
 _NULL_ENDING = NULL_USAGE + b"}" + EVENT_ENDING
 _DATA = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _MAX_HELD = 1024 * 1024

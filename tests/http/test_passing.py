@@ -24,7 +24,7 @@ from otelgw.http.sse import UsageFilter
 from otelgw.http.stream import Chunked, Stream, http_scope
 from otelgw.tracing.record import Attempt, Capture
 from tests.http.test_connection import ask, connected
-from tests.http.test_roundtrip import HEAD, chunk
+from tests.http.test_roundtrip import HEAD, begun, chunk
 
 SECRET = b"sk-upstream-canary"
 PLENTY = 10**9
@@ -107,6 +107,13 @@ def passing_of(outlet: Outlet, *, filtered: bool, limit: int = LIMIT) -> Passing
     return passing
 
 
+def ways_of(passing: Passing, outlet: Outlet) -> tuple[Callable[[bytes], bool | None], ...]:
+    """Return the long way and the short one."""
+    express = passing.express(outlet)
+    assert express is not None
+    return passing.sink(outlet.put_out), express
+
+
 def passed(reads: list[bytes], *, short: bool, filtered: bool = True, limit: int = LIMIT) -> Outcome:
     """Have an upstream send an answer in ``reads`` after its head, and close the connection."""
 
@@ -116,9 +123,7 @@ def passed(reads: list[bytes], *, short: bool, filtered: bool = True, limit: int
         connection.data_received(HEAD)
         outlet = Outlet()
         passing = passing_of(outlet, filtered=filtered, limit=limit)
-        express = passing.express(outlet) if short else None
-        pumping = asyncio.ensure_future(trip.pump(passing.sink(outlet.put_out), express))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, *ways_of(passing, outlet)[: 1 + short])
         for read in reads:
             if not connection.closed:
                 connection.data_received(read)
@@ -222,8 +227,7 @@ def test_an_answer_that_is_not_chunked_has_no_chunks_whatever_it_looks_like() ->
         connection.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
         outlet = Outlet()
         passing = passing_of(outlet, filtered=False)
-        pumping = asyncio.ensure_future(trip.pump(passing.sink(outlet.put_out), passing.express(outlet)))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, *ways_of(passing, outlet))
         for _ in range(3):
             connection.data_received(chunk(WORD))
         connection.eof_received()
@@ -250,9 +254,8 @@ def test_a_caller_that_falls_behind_is_waited_for_and_misses_nothing() -> None:
         connection.data_received(HEAD)
         outlet = Outlet()
         passing = passing_of(outlet, filtered=True)
-        ways = passing.sink(outlet.put_out), passing.express(outlet)
-        pumping = asyncio.ensure_future(trip.pump(*ways))
-        await asyncio.sleep(0)
+        ways = ways_of(passing, outlet)
+        pumping = await begun(trip, *ways)
         connection.data_received(chunk(WORD))
         outlet.congested = True
         connection.data_received(chunk(WORD))
@@ -263,8 +266,7 @@ def test_a_caller_that_falls_behind_is_waited_for_and_misses_nothing() -> None:
         assert not sock.reading
         assert await pumping is True
         outlet.congested = False
-        pumping = asyncio.ensure_future(trip.pump(*ways))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, *ways)
         assert outlet.body == PLAIN * 3
         assert sock.reading
         connection.data_received(END)
@@ -280,8 +282,7 @@ def test_a_caller_that_has_gone_ends_the_call_in_the_read_that_finds_it_gone() -
         connection.data_received(HEAD)
         outlet = Outlet()
         passing = passing_of(outlet, filtered=True)
-        pumping = asyncio.ensure_future(trip.pump(passing.sink(outlet.put_out), passing.express(outlet)))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, *ways_of(passing, outlet))
         connection.data_received(chunk(WORD))
         outlet.finishing = True
         connection.data_received(chunk(WORD))
@@ -302,8 +303,7 @@ def test_a_failure_on_the_short_way_is_the_readers_and_not_the_connections() -> 
         def express(_: bytes) -> bool:
             raise RuntimeError("no")
 
-        pumping = asyncio.ensure_future(trip.pump(lambda _: False, express))
-        await asyncio.sleep(0)
+        pumping = await begun(trip, lambda _: False, express)
         connection.data_received(chunk(b"first"))
         connection.data_received(chunk(b"second"))
         with pytest.raises(RuntimeError, match="no"):

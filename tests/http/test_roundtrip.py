@@ -18,9 +18,9 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def begun(trip: RoundTrip, sink: Callable[[bytes], bool]) -> asyncio.Future[bool]:
-    """Return the pump into ``sink``, which waits for what comes."""
-    pumping = asyncio.ensure_future(trip.pump(sink))
+async def begun(trip: RoundTrip, *ways: Callable[[bytes], bool | None]) -> asyncio.Future[bool]:
+    """Return the pump into a sink, and the short way where one is given, which waits for what comes."""
+    pumping = asyncio.ensure_future(trip.pump(*ways))
     await asyncio.sleep(0)
     return pumping
 
